@@ -1,0 +1,86 @@
+"""Loses nothing when the process ends: SIGTERM, normal exit, and the exit of multiprocessing children.
+
+What cannot be covered: SIGKILL, `os._exit`, a crash of the interpreter. There the writer has what was
+acknowledged, and the worker resumes from its checkpoint.
+"""
+
+import atexit
+import contextlib
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from types import FrameType
+from typing import Protocol
+
+from actorstate.errors import ActorStateError
+
+EXIT_TERMINATED = 128 + signal.SIGTERM
+
+
+class Flushable(Protocol):
+    """Something with words unsaid."""
+
+    def flush(self, timeout_s: float) -> None:
+        """Returns once all that was said is durable."""
+
+
+_open: dict[int, dict[int, tuple[Flushable, float]]] = {}
+"""Open runs by process and identity: a forked child leaves its parent's alone."""
+
+
+@contextlib.contextmanager
+def covered(run: Flushable, timeout_s: float) -> Iterator[None]:
+    """While the block is open, every orderly end of the process waits up to `timeout_s` for the run's last words."""
+    runs = _open.setdefault(os.getpid(), {})
+    if not runs:
+        _at_exit_of_this_process()
+    runs[id(run)] = (run, timeout_s)
+    try:
+        with _terminated_as_exit():
+            yield
+    finally:
+        _open.get(os.getpid(), {}).pop(id(run), None)
+
+
+def flush_open_runs() -> None:
+    """The last words of every open run of this process; what cannot be said is printed."""
+    for run, timeout_s in list(_open.get(os.getpid(), {}).values()):
+        try:
+            run.flush(timeout_s)
+        except ActorStateError as error:
+            print(f"actorstate: at exit: {error}", file=sys.stderr)  # noqa: T201 - logging may be gone by now
+
+
+def _at_exit_of_this_process() -> None:
+    """multiprocessing children skip atexit, and forget finalizers that were made before their fork."""
+    atexit.unregister(flush_open_runs)
+    atexit.register(flush_open_runs)
+    util = sys.modules.get("multiprocessing.util")
+    if util is not None:
+        util.Finalize(None, flush_open_runs, exitpriority=100)
+
+
+@contextlib.contextmanager
+def _terminated_as_exit() -> Iterator[None]:
+    """SIGTERM raises SystemExit(143) in the main thread, if nobody else handles it; restored when the block ends."""
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+    owner = os.getpid()
+
+    def end(_number: int, _frame: FrameType | None) -> None:
+        if os.getpid() != owner:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGTERM)
+            return
+        raise SystemExit(EXIT_TERMINATED)
+
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        if signal.getsignal(signal.SIGTERM) is end:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)

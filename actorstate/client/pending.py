@@ -1,0 +1,117 @@
+"""What a worker has said and the writer not yet heard: merged without losing anything, sent as one report."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import TypeVar
+
+from msgspec.structs import replace
+
+from actorstate.core.messages.document import Intent
+from actorstate.core.messages.requests import Counts, ErrorReport, Report, StepReport, TrackPoint
+
+Value = TypeVar("Value")
+
+MAX_ERRORS = 50
+"""The newest errors go to the writer's tail; all of them are counted."""
+MAX_NAMES = 64
+MAX_STEPS = 256
+MAX_REPORT_BYTES = 1024 * 1024
+"""What is over a report's limits goes with the next one."""
+
+
+@dataclass(slots=True)
+class Pending:
+    """Merged reports. `rows` is the number of rows counted in it."""
+
+    counts: Counts | None = None
+    rows: int = 0
+    total: int | None = None
+    phase: str | None = None
+    acknowledged: Intent | None = None
+    throttled_s: float = 0.0
+    throttles: int = 0
+    error_count: int = 0
+    tracks: dict[str, TrackPoint] = field(default_factory=dict)
+    checkpoints: dict[str, bytes] = field(default_factory=dict)
+    meta: dict[str, bytes] = field(default_factory=dict)
+    steps: list[StepReport] = field(default_factory=list)
+    errors: list[ErrorReport] = field(default_factory=list)
+    anything: bool = False
+
+    def add_counts(self, counts: Counts) -> None:
+        """Adds increments."""
+        self.rows += counts.succeeded + counts.failed + counts.skipped + counts.duplicates
+        self.counts = counts if self.counts is None else _sum(self.counts, counts)
+        self.anything = True
+
+    def add_errors(self, errors: Iterable[ErrorReport]) -> None:
+        """Adds rows' failures; only the newest are kept, all are counted."""
+        for error in errors:
+            self.errors.append(error)
+            self.error_count += 1
+            self.anything = True
+        del self.errors[:-MAX_ERRORS]
+
+    def take(self, job: str, worker: str, incarnation: int) -> Report:
+        """The next report. What does not fit stays; counts always go first."""
+        report = Report(
+            job,
+            worker,
+            incarnation,
+            counts=self.counts,
+            total=self.total,
+            tracks=_first(self.tracks),
+            checkpoints=_first(self.checkpoints),
+            phase=self.phase,
+            steps=tuple(self.steps[:MAX_STEPS]),
+            errors=tuple(self.errors),
+            error_count=self.error_count,
+            meta=_first(self.meta),
+            throttled_s=self.throttled_s,
+            throttles=self.throttles,
+            acknowledged=self.acknowledged,
+        )
+        self._forget(report)
+        return report
+
+    def _forget(self, report: Report) -> None:
+        self.counts, self.rows, self.total, self.phase, self.acknowledged = None, 0, None, None, None
+        self.throttled_s, self.throttles, self.error_count = 0.0, 0, 0
+        self.errors = []
+        self.steps = self.steps[len(report.steps) :]
+        self.tracks = {name: point for name, point in self.tracks.items() if name not in report.tracks}
+        self.checkpoints = {name: data for name, data in self.checkpoints.items() if name not in report.checkpoints}
+        self.meta = {name: data for name, data in self.meta.items() if name not in report.meta}
+        self.anything = bool(self.steps or self.tracks or self.checkpoints or self.meta)
+
+
+def counts_alone(report: Report) -> Report:
+    """The report without the user's data: what is left when that was too large to take."""
+    return replace(report, checkpoints={}, meta={}, steps=())
+
+
+def _sum(one: Counts, other: Counts) -> Counts:
+    by_category = dict(one.by_category)
+    for category, count in other.by_category.items():
+        name = category if category in by_category or len(by_category) < MAX_NAMES - 1 else "other"
+        by_category[name] = by_category.get(name, 0) + count
+    return Counts(
+        one.succeeded + other.succeeded,
+        one.failed + other.failed,
+        one.skipped + other.skipped,
+        one.duplicates + other.duplicates,
+        one.bytes + other.bytes,
+        by_category,
+    )
+
+
+def _first(named: dict[str, Value]) -> dict[str, Value]:
+    taken: dict[str, Value] = {}
+    size = 0
+    for name, value in islice(named.items(), MAX_NAMES):
+        size += len(value) if isinstance(value, bytes) else 0
+        if taken and size > MAX_REPORT_BYTES:
+            break
+        taken[name] = value
+    return taken

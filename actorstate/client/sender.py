@@ -1,0 +1,233 @@
+"""The thread that carries a run's reports to the writer, one at a time, and its beats in between.
+
+`say` returns at once: what is said while a report is under way is merged into the next one. A report
+without an answer is sent again under the same number until it has one, so nothing is counted twice.
+"""
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from actorstate.client.calls import Call
+from actorstate.client.pending import Pending, counts_alone
+from actorstate.config import ClientSettings
+from actorstate.core.messages.document import Intent
+from actorstate.core.messages.replies import Reply
+from actorstate.core.messages.requests import Body, Heartbeat, Report
+from actorstate.errors import ActorStateError, OutcomeUnknown, RunClosed, TooLarge, WriterUnavailable
+
+AGAIN_AFTER_S = 0.2
+"""Pause before a report is tried again when a whole deadline went by without an answer."""
+
+
+class Transport(Protocol):
+    """What a run needs of a client: numbered calls that can be finished again."""
+
+    settings: ClientSettings
+
+    def call(self, body: Body, timeout_s: float | None = None) -> Reply:
+        """One request to its answer."""
+
+    def start(self, body: Body, timeout_s: float | None = None) -> Call:
+        """Numbers and freezes a request."""
+
+    def finish(self, call: Call) -> Reply:
+        """Sends it until it is answered or its deadline has come."""
+
+
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """A worker's place in a job; every message of it carries this."""
+
+    job: str
+    worker: str
+    incarnation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """Rows that were counted in this run, and those of them that the writer has acknowledged."""
+
+    sent: int = 0
+    acknowledged: int = 0
+
+
+class Sender:
+    """One run's outgoing reports. Any thread may `say`; only the sender's own thread sends."""
+
+    def __init__(self, transport: Transport, member: Membership, report_every_s: float, intent: Intent | None) -> None:
+        self._transport, self._member, self._every_s = transport, member, report_every_s
+        self._changed = threading.Condition()
+        self._pending = Pending()
+        self._said = self._heard = 0
+        self._urgent = False
+        self._closing = False
+        self._failure: ActorStateError | None = None
+        self._refusal: ActorStateError | None = None
+        self.totals = Totals()
+        self.intent = intent
+        self.messages = 0
+        self._pid = os.getpid()
+        self._thread = threading.Thread(target=self._work, name=f"actorstate-{member.job}", daemon=True)
+        self._thread.start()
+
+    def say(self, put: Callable[[Pending], None]) -> int:
+        """Merges something into the next report and returns its place in line. Raises what ended the run."""
+        self._check_process()
+        with self._changed:
+            self._check_failure()
+            before = self._pending.rows
+            put(self._pending)
+            self._pending.anything = True
+            self.totals = Totals(self.totals.sent + self._pending.rows - before, self.totals.acknowledged)
+            self._said += 1
+            self._changed.notify_all()
+            return self._said
+
+    def wait_heard(self, place: int, timeout_s: float) -> None:
+        """Returns once all up to `place` is durable. Raises what the writer refused, or WriterUnavailable."""
+        self._check_process()
+        with self._changed:
+            self._urgent = True
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self._heard >= place or self._failure or self._refusal, timeout_s)
+            refusal, self._refusal = self._refusal, None
+            if refusal is not None:
+                raise refusal
+            if self._heard < place:
+                self._check_failure()
+                raise WriterUnavailable(
+                    f"the writer did not answer within {timeout_s:g} s; what was said is kept and will be sent",
+                    hint="go on, or call flush() again later; to see what is wrong: actorstate doctor DIR",
+                )
+
+    def flush(self, timeout_s: float) -> None:
+        """Returns once all that was said is durable."""
+        with self._changed:
+            place = self._said
+        self.wait_heard(place, timeout_s)
+
+    def wait_intent_change(self, intent: Intent | None) -> Intent | None:
+        """Blocks while the writer's intent stays `intent`; raises what ended the run meanwhile."""
+        with self._changed:
+            self._changed.wait_for(lambda: self.intent != intent or self._failure or self._closing)
+            self._check_failure()
+            return self.intent
+
+    def close(self) -> None:
+        """Ends the thread. What was not sent by now is not sent."""
+        if self._pid != os.getpid():
+            return
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        if threading.current_thread() is not self._thread:
+            self._thread.join(self._transport.settings.timeout_s)
+
+    @property
+    def mine(self) -> bool:
+        """Whether this process opened the run."""
+        return self._pid == os.getpid()
+
+    def _check_process(self) -> None:
+        if self._pid != os.getpid():
+            raise RunClosed(f"this run of job {self._member.job!r} belongs to process {self._pid}")
+        if self._closing:
+            raise RunClosed(f"the block of job {self._member.job!r} was left")
+
+    def _check_failure(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+
+    def _work(self) -> None:
+        next_report = 0.0
+        while True:
+            with self._changed:
+                report, place = self._next(next_report)
+                if report is None and self._closing:
+                    return
+            next_report = time.monotonic() + self._every_s
+            try:
+                self._tell(report, place)
+            except ActorStateError as error:
+                with self._changed:
+                    self._failure = error
+                    self._changed.notify_all()
+                return
+
+    def _next(self, next_report: float) -> tuple[Report | None, int]:
+        """The next report once it is due, or None when a beat or the end is. Called with the lock held."""
+        beat_at = time.monotonic() + self._transport.settings.heartbeat_s
+        while not self._closing:
+            now = time.monotonic()
+            if self._pending.anything and (self._urgent or now >= next_report):
+                break
+            until = min(beat_at, next_report) if self._pending.anything else beat_at
+            if now >= beat_at:
+                return None, 0
+            self._changed.wait(max(0.0, until - now))
+        if self._closing:
+            return None, 0
+        member = self._member
+        report = self._pending.take(member.job, member.worker, member.incarnation)
+        if self._pending.anything:
+            return report, self._heard
+        self._urgent = False
+        return report, self._said
+
+    def _tell(self, report: Report | None, place: int) -> None:
+        if report is None:
+            self._beat()
+            return
+        rows = _rows(report)
+        try:
+            reply = self._send(report)
+        except TooLarge as error:
+            reply = self._send(counts_alone(report))
+            with self._changed:
+                self._refusal = error
+        with self._changed:
+            self.totals = Totals(self.totals.sent, self.totals.acknowledged + rows)
+            self._heard = max(self._heard, place)
+            self.intent = reply.intent
+            self._changed.notify_all()
+
+    def _send(self, report: Report) -> Reply:
+        call = self._transport.start(report)
+        try:
+            while True:
+                self.messages += 1
+                try:
+                    return self._transport.finish(call)
+                except (WriterUnavailable, OutcomeUnknown) as error:
+                    self._renew(call, error)
+        finally:
+            call.give_up()
+
+    def _renew(self, call: Call, error: ActorStateError) -> None:
+        """A new deadline for the same number, unless the run is being closed or the writer has forgotten us."""
+        if call.first_sent is not None and not call.still_open:
+            raise error
+        with self._changed:
+            self._changed.wait_for(lambda: self._closing, AGAIN_AFTER_S)
+            if self._closing:
+                raise error
+        call.deadline = time.monotonic() + self._transport.settings.timeout_s
+
+    def _beat(self) -> None:
+        member = self._member
+        try:
+            reply = self._transport.call(Heartbeat(member.job, member.worker, member.incarnation))
+        except WriterUnavailable:
+            return
+        with self._changed:
+            self.intent = reply.intent
+            self._changed.notify_all()
+
+
+def _rows(report: Report) -> int:
+    counts = report.counts
+    return counts.succeeded + counts.failed + counts.skipped + counts.duplicates if counts else 0

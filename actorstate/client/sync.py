@@ -1,0 +1,372 @@
+"""The blocking client: a pool of sockets per process, and the calls that readers and controllers make.
+
+Nothing is opened at import or before the first use. All that belongs to one process is one `Link`, built
+whole and published by one assignment, so that no thread ever sees half of it; the pid is compared on
+every call, because uWSGI runs no at-fork hooks, and the hook is there as well, because pids come again.
+"""
+
+import os
+import re
+import time
+import weakref
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Self
+
+import zmq
+
+from actorstate.client.calls import Call, NoAnswer, Numbers, settled, with_retries
+from actorstate.client.run import Run, attached, run_to_end
+from actorstate.client.state import JobState, job_state
+from actorstate.config import ClientSettings
+from actorstate.core import codec
+from actorstate.core.messages.document import Intent
+from actorstate.core.messages.payload import pack
+from actorstate.core.messages.replies import Found, Listed, NotModified, Reply, WriterState
+from actorstate.core.messages.requests import (
+    JOB_ID_PATTERN,
+    Ask,
+    Body,
+    ControlJob,
+    CreateJob,
+    DeleteJob,
+    FinishJob,
+    Get,
+    ListJobs,
+)
+from actorstate.endpoint import boot_id, read_endpoint
+from actorstate.errors import BadJobId, BadMessage, BadRequest, JobNotFound
+
+HANDSHAKE_MS = 1_000
+"""A connection into a dead writer's backlog is given up after this long; libzmq's default is 30 s."""
+RECONNECT_MS = 10
+WAIT_SLICE_S = 20.0
+"""A long poll is renewed this often, so that a lost answer delays news by no more."""
+
+_valid_job_id = re.compile(JOB_ID_PATTERN)
+_clients: "weakref.WeakSet[Transport]" = weakref.WeakSet()
+
+
+class Link:
+    """What one process holds: context, addresses, idle sockets, numbers. Built whole, never changed after a fork."""
+
+    def __init__(self, directory: Path, settings: ClientSettings) -> None:
+        self._directory, self._settings = directory, settings
+        self.boot = boot_id()
+        self.numbers = Numbers()
+        self.context = zmq.Context()
+        self.idle: list[zmq.Socket[bytes]] = []
+        self.epoch = 0
+
+    def borrow(self) -> "zmq.Socket[bytes]":
+        """A connected socket for one exchange, the one used last. Raises NoAnswer without an address."""
+        try:
+            return self.idle.pop()
+        except IndexError:
+            return self._open()
+
+    def give_back(self, channel: "zmq.Socket[bytes]") -> None:
+        """Keeps the socket for the next exchange; only sockets with nothing under way come back."""
+        if len(self.idle) < self._settings.max_idle_sockets:
+            self.idle.append(channel)
+        else:
+            channel.close(0)
+
+    def close(self) -> None:
+        """Closes all sockets, waiting a bounded time for unsent frames."""
+        while self.idle:
+            self.idle.pop().close(int(self._settings.linger_s * 1000))
+        self.context.destroy(int(self._settings.linger_s * 1000))
+
+    def _open(self) -> "zmq.Socket[bytes]":
+        endpoint = read_endpoint(self._directory)
+        channel: zmq.Socket[bytes] = self.context.socket(zmq.DEALER)
+        for option, value in (
+            (zmq.IMMEDIATE, 1),
+            (zmq.LINGER, int(self._settings.linger_s * 1000)),
+            (zmq.RECONNECT_IVL, RECONNECT_MS),
+            (zmq.HANDSHAKE_IVL, HANDSHAKE_MS),
+        ):
+            channel.setsockopt(option, value)
+        channel.connect(endpoint.requests)
+        return channel
+
+
+class Transport:
+    """Requests and replies over the pool of the process that calls; safe over threads and forks."""
+
+    def __init__(self, directory: Path, settings: ClientSettings) -> None:
+        self.directory, self.settings = directory, settings
+        self._links: dict[int, Link] = {}
+        self._buried: list[dict[int, Link]] = []
+        _clients.add(self)
+
+    def link(self) -> Link:
+        """This process's link; of two threads that come first at once, one wins and both use its link."""
+        pid = os.getpid()
+        link = self._links.get(pid)
+        if link is None:
+            link = self._links.setdefault(pid, Link(self.directory, self.settings))
+        return link
+
+    def call(self, body: Body, timeout_s: float | None = None) -> Reply:
+        """One request to its answer by the deadline. Raises what the writer refused with, and OutcomeUnknown."""
+        call = self.start(body, timeout_s)
+        try:
+            return self.finish(call)
+        finally:
+            call.give_up()
+
+    def start(self, body: Body, timeout_s: float | None = None) -> Call:
+        """Numbers and freezes a request."""
+        link = self.link()
+        timeout_s = self.settings.timeout_s if timeout_s is None else timeout_s
+        return Call(body, link.numbers, time.monotonic() + timeout_s, link.boot)
+
+    def finish(self, call: Call) -> Reply:
+        """Sends a request until it is answered or its deadline has come; a change may be finished again later."""
+        try:
+            return with_retries(lambda: self._attempt(call), call.deadline)
+        except NoAnswer as error:
+            raise call.ended(error) from None
+
+    def forget(self) -> None:
+        """In a forked child: the parent's sockets are neither used nor closed, both would hang or lie."""
+        self._buried.append(self._links)
+        self._links = {}
+
+    def close(self) -> None:
+        """Closes this process's sockets; the next call opens new ones."""
+        link = self._links.pop(os.getpid(), None)
+        if link is not None:
+            link.close()
+
+    def _attempt(self, call: Call) -> Reply:
+        link = self.link()
+        until = min(call.deadline, time.monotonic() + self.settings.attempt_s + _held_s(call.body))
+        channel = link.borrow()
+        try:
+            self._send(channel, call, until)
+            reply = self._receive(channel, call, until)
+        except BaseException:
+            channel.close(0)
+            raise
+        link.give_back(channel)
+        if reply.epoch < link.epoch:
+            raise self._no_answer("an outdated writer answered")
+        link.epoch = reply.epoch
+        return settled(call, reply)
+
+    def _send(self, channel: "zmq.Socket[bytes]", call: Call, until: float) -> None:
+        if not channel.poll(_ms(until), zmq.POLLOUT):
+            raise self._no_answer(f"no writer serves {self.directory}")
+        call.sent()
+        channel.send(call.frame(), zmq.NOBLOCK)
+
+    def _receive(self, channel: "zmq.Socket[bytes]", call: Call, until: float) -> Reply:
+        while channel.poll(_ms(until)):
+            for reply in codec.decode_replies(channel.recv()):
+                if reply.id in {call.id, 0}:
+                    return reply
+        raise self._no_answer(f"the writer of {self.directory} did not answer")
+
+    def _no_answer(self, message: str) -> NoAnswer:
+        return NoAnswer(message, directory=str(self.directory))
+
+
+class Client:
+    """The calls of readers and controllers, and the way in for workers. Every call ends by `timeout_s`.
+
+    Raises the errors of `errors.py`: JobNotFound, JobFinished, Busy..., WriterUnavailable when nobody
+    answered, OutcomeUnknown when a change was sent and no answer came.
+    """
+
+    def __init__(self, directory: Path, settings: ClientSettings) -> None:
+        self._transport = Transport(directory, settings)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.close()
+
+    def create(
+        self,
+        job: str,
+        *,
+        kind: str = "job",
+        total: int | None = None,
+        unit: str = "rows",
+        labels: dict[str, str] | None = None,
+        meta: dict[str, object] | None = None,
+    ) -> JobState:
+        """Creates the job, or returns the one of this id and kind. Raises Conflict for another kind."""
+        packed = {key: pack(value) for key, value in (meta or {}).items()}
+        self._change(CreateJob(_job_id(job), kind, total, unit, labels or {}, packed))
+        return self.get(job)
+
+    def get(self, job: str, *, timeout_s: float | None = None) -> JobState:
+        """The committed state. Raises JobNotFound."""
+        state = self._get(Get(_job_id(job)), timeout_s)
+        if state is None:
+            raise JobNotFound(f"there is no job {job!r}", job=job)
+        return state
+
+    def get_if_newer(self, job: str, revision: int) -> JobState | None:
+        """The state if its revision is above `revision`, else None."""
+        return self._get(Get(_job_id(job), newer_than=revision))
+
+    def wait(self, job: str, *, after: int, timeout_s: float = 30.0) -> JobState:
+        """The state once its revision is above `after`; the state as it is when `timeout_s` is over."""
+        until = time.monotonic() + timeout_s
+        while (left := until - time.monotonic()) > 0:
+            slice_s = min(left, WAIT_SLICE_S)
+            state = self._get(Get(_job_id(job), newer_than=after, wait_s=slice_s), slice_s + self._grace_s())
+            if state is not None:
+                return state
+            if self.get(job).finished:
+                break
+        return self.get(job)
+
+    def watch(self, job: str) -> Iterator[JobState]:
+        """Each newer state as it is committed (some may be skipped), up to and with the job's end."""
+        state = self.get(job)
+        yield state
+        while not state.finished:
+            newer = self.wait(job, after=state.revision)
+            if newer.revision > state.revision:
+                state = newer
+                yield state
+
+    def jobs(self, *, status: str | None = None, kind: str | None = None, health: str | None = None) -> Iterator[JobState]:
+        """All jobs that match, in the order of their ids, fetched page by page."""
+        after = ""
+        while True:
+            answer = self._transport.call(ListJobs(status, kind, health, after)).answer
+            if not isinstance(answer, Listed):
+                raise BadMessage("the writer did not answer with a list")
+            for packed in answer.documents:
+                yield job_state(codec.decode_document(packed), {})
+            if not answer.after:
+                return
+            after = answer.after
+
+    def pause(self, job: str, *, by: str = "") -> None:
+        """Asks the workers to save and stop at their next row; without any, the job is paused at once."""
+        self._control(job, "pause", by)
+
+    def resume(self, job: str, *, by: str = "") -> None:
+        """Lets a paused job go on, or withdraws a pause."""
+        self._control(job, "resume", by)
+
+    def cancel(self, job: str, *, by: str = "") -> None:
+        """Asks the workers to save and end; without any, the job is cancelled at once."""
+        self._control(job, "cancel", by)
+
+    def complete(self, job: str) -> None:
+        """Ends the job as completed."""
+        self._change(FinishJob(_job_id(job), "completed"))
+
+    def fail(self, job: str, reason: str) -> None:
+        """Ends the job as failed."""
+        self._change(FinishJob(_job_id(job), "failed", reason[:2000]))
+
+    def delete(self, job: str) -> None:
+        """Removes a job that no living worker is attached to. Raises JobNotFound, IllegalTransition."""
+        self._change(DeleteJob(_job_id(job)))
+
+    def ask(self, *, timeout_s: float | None = None) -> WriterState:
+        """The writer about itself."""
+        answer = self._transport.call(Ask(), timeout_s).answer
+        if not isinstance(answer, WriterState):
+            raise BadMessage("the writer did not answer with its state")
+        return answer
+
+    def attach(
+        self,
+        job: str,
+        *,
+        worker: str | None = None,
+        exclusive: bool = False,
+        take_over: bool = False,
+        report_every_s: float = 0.0,
+    ) -> AbstractContextManager[Run]:
+        """A block in which this process is one of the job's workers; leaving it only detaches.
+
+        Raises JobNotFound, JobFinished, AlreadyAttached. `report_every_s` sends at most one progress
+        message in so many seconds; checkpoints and the end never wait for it.
+        """
+        return attached(
+            self._transport, _job_id(job), worker, exclusive=exclusive, take_over=take_over, report_every_s=report_every_s
+        )
+
+    def run(
+        self,
+        job: str,
+        *,
+        kind: str = "job",
+        total: int | None = None,
+        unit: str = "rows",
+        meta: dict[str, object] | None = None,
+        take_over: bool = False,
+        report_every_s: float = 0.0,
+    ) -> AbstractContextManager[Run]:
+        """A block in which this process is the job's only worker: creates or resumes it, and ends it.
+
+        The job is completed when the block ends, failed when it raises; SystemExit and KeyboardInterrupt
+        leave it to be resumed.
+        """
+        packed = {key: pack(value) for key, value in (meta or {}).items()}
+        create = CreateJob(_job_id(job), kind, total, unit, {}, packed)
+        return run_to_end(self._transport, create, take_over=take_over, report_every_s=report_every_s)
+
+    def close(self) -> None:
+        """Closes this process's sockets within `linger_s`; the client can be used again."""
+        self._transport.close()
+
+    def _change(self, body: Body) -> None:
+        self._transport.call(body)
+
+    def _control(self, job: str, intent: Intent, by: str) -> None:
+        self._change(ControlJob(_job_id(job), intent, by))
+
+    def _grace_s(self) -> float:
+        return self._transport.settings.timeout_s
+
+    def _get(self, body: Get, timeout_s: float | None = None) -> JobState | None:
+        answer = self._transport.call(body, timeout_s).answer
+        if isinstance(answer, NotModified):
+            return None
+        if not isinstance(answer, Found):
+            raise BadMessage("the writer did not answer with a document")
+        return job_state(codec.decode_document(answer.document), answer.last_beat_s)
+
+
+def connect(directory: str | Path, *, settings: ClientSettings | None = None) -> Client:
+    """A client for the writer of `directory`. Opens nothing: the first call does."""
+    if "://" in str(directory):
+        raise BadRequest(f"{directory} is not a directory", hint="give the directory that `actorstate serve` was given")
+    return Client(Path(directory).absolute(), settings or ClientSettings())
+
+
+def _job_id(job: str) -> str:
+    if not _valid_job_id.match(job):
+        raise BadJobId(f"{job!r:.140} is no job id")
+    return job
+
+
+def _held_s(body: Body) -> float:
+    return body.wait_s if isinstance(body, Get) else 0.0
+
+
+def _ms(until: float) -> int:
+    return max(0, int((until - time.monotonic()) * 1000) + 1)
+
+
+def _forget_all() -> None:
+    for transport in list(_clients):
+        transport.forget()
+
+
+os.register_at_fork(after_in_child=_forget_all)

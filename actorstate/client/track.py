@@ -1,0 +1,163 @@
+"""`track`: an iterator that resumes. Processing is at least once, counting exactly once.
+
+    0 ........ done ........ counted ........ end
+      skipped        redone,          processed
+                     not counted      and counted
+"""
+
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
+
+from actorstate.core.messages.document import Track
+from actorstate.core.messages.payload import pack, unpack
+from actorstate.core.messages.requests import Counts, ErrorReport, TrackPoint
+from actorstate.errors import BadRequest
+
+Row = TypeVar("Row")
+Key = Callable[[Row], str | int]
+
+SUCCEEDED = Counts(succeeded=1)
+
+
+@dataclass(slots=True)
+class Position:
+    """Where a track is: rows seen, rows counted, rows saved, and with a key the keys of these."""
+
+    seen: int
+    counted: int
+    done: int
+    key: str | int | None = None
+    counted_key: str | int | None = None
+    done_key: str | int | None = None
+
+    def point(self, *, live: bool = True) -> TrackPoint:
+        """The position as it is reported."""
+        return TrackPoint(self.counted, self.done, _packed(self.counted_key), _packed(self.done_key), live)
+
+    def save(self) -> None:
+        """All rows seen so far need not be seen again."""
+        self.done, self.done_key = max(self.done, self.seen), self.key if self.key is not None else self.done_key
+
+
+@dataclass(slots=True)
+class Turn:
+    """The outcome of one row, succeeded until somebody says otherwise."""
+
+    counts: Counts = SUCCEEDED
+    errors: tuple[ErrorReport, ...] = ()
+
+
+@dataclass(slots=True)
+class Turns:
+    """Whose turn it is, per thread: two threads may run two tracks of one run."""
+
+    _by_thread: dict[int, Turn] = field(default_factory=dict)
+
+    def begin(self) -> Turn:
+        """A row is handed out."""
+        turn = self._by_thread[threading.get_ident()] = Turn()
+        return turn
+
+    def end(self) -> None:
+        """The loop came back, or was left."""
+        self._by_thread.pop(threading.get_ident(), None)
+
+    def set_outcome(self, counts: Counts, errors: tuple[ErrorReport, ...]) -> bool:
+        """Whether this thread has a row, which now has this outcome."""
+        turn = self._by_thread.get(threading.get_ident())
+        if turn is None:
+            return False
+        turn.counts, turn.errors = counts, turn.errors + errors
+        return True
+
+
+class Port(Protocol):
+    """What a track needs of its run."""
+
+    turns: Turns
+
+    def claim(self) -> Track:
+        """Takes the track name; raises AlreadyTracked."""
+
+    def count(self, position: Position, counts: Counts, errors: tuple[ErrorReport, ...]) -> None:
+        """One row's outcome together with the position after it."""
+
+    def save(self, position: Position, *, live: bool = True) -> None:
+        """Makes the position durable."""
+
+    def heed(self, save: Callable[[], None]) -> None:
+        """Honours pause and cancel."""
+
+
+def tracked(port: Port, rows: Iterable[Row], every: int, key: "Key[Row] | None") -> Iterator[Row]:
+    """See `Run.track`."""
+    if every < 1:
+        raise BadRequest("every must be at least 1")
+    position = _resumed(port.claim(), by_key=key is not None)
+    saved_at = position.seen
+    try:
+        for row in rows:
+            if not _is_new(position, row, key):
+                continue
+            port.heed(lambda: port.save(position))
+            turn = port.turns.begin()
+            yield row
+            port.turns.end()
+            _count(port, position, turn)
+            if position.seen - saved_at >= every:
+                port.save(position)
+                saved_at = position.seen
+    except GeneratorExit:
+        port.turns.end()
+        port.save(position, live=False)
+        raise
+    port.save(position, live=False)
+
+
+def _resumed(track: Track, *, by_key: bool) -> Position:
+    if not by_key:
+        return Position(0, track.counted, track.done)
+    counted_key, done_key = _unpacked(track.counted_key), _unpacked(track.done_key)
+    return Position(0, track.counted, track.done, None, counted_key, done_key)
+
+
+def _is_new(position: Position, row: Row, key: "Key[Row] | None") -> bool:
+    """Moves on to `row`; False where it need not be seen again."""
+    position.seen += 1
+    if key is None:
+        return position.seen > position.done
+    value = key(row)
+    if position.key is not None and not _after(value, position.key):
+        raise BadRequest(f"keys must rise: {value!r} follows {position.key!r}")
+    position.key = value
+    return position.done_key is None or _after(value, position.done_key)
+
+
+def _count(port: Port, position: Position, turn: Turn) -> None:
+    if position.key is not None:
+        fresh = position.counted_key is None or _after(position.key, position.counted_key)
+    else:
+        fresh = position.seen > position.counted
+    if not fresh:
+        return
+    position.counted = position.counted + 1 if position.key is not None else position.seen
+    position.counted_key = position.key
+    port.count(position, turn.counts, turn.errors)
+
+
+def _after(one: str | int, other: str | int) -> bool:
+    try:
+        return one > other  # type: ignore[operator]  # a mixture raises TypeError, answered below
+    except TypeError:
+        raise BadRequest(f"keys must be of one type: {one!r}, {other!r}") from None
+
+
+def _packed(key: str | int | None) -> bytes:
+    return b"" if key is None else pack(key)
+
+
+def _unpacked(packed: bytes) -> str | int | None:
+    value = unpack(packed) if packed else None
+    return value if isinstance(value, str | int) else None

@@ -1,0 +1,57 @@
+"""Frozen settings, with units in the names. Every bound says what happens when it is reached."""
+
+from dataclasses import dataclass
+
+VERSION = "0.1.0"
+
+
+@dataclass(frozen=True, slots=True)
+class WriterSettings:
+    """The writer's bounds and times; the defaults suit a small machine."""
+
+    max_mailbox: int = 512
+    """Envelopes waiting for one actor; above it the sender gets `Busy`."""
+    max_waiting: int = 20_000
+    """Envelopes waiting for all actors; above it every sender gets `Busy`."""
+    max_batch: int = 256
+    """Changes in one commit; the rest waits for the next one."""
+    max_turn: int = 32
+    """Envelopes that one actor may put into a commit before the others had theirs."""
+    max_drain: int = 512
+    """Frames taken from the socket before the loop looks after commits again."""
+    max_frame_bytes: int = 4 * 1024 * 1024
+    """A larger frame ends the sender's connection (libzmq MAXMSGSIZE)."""
+    max_waiters: int = 10_000
+    """Readers held open by `wait_s`; above it a reader gets its answer at once."""
+    max_resident: int = 2_000
+    """Actors in memory; above it the idlest without work leave."""
+    idle_after_s: float = 30.0
+    """An actor that nobody wrote to or asked for this long leaves memory."""
+    beside_above_s: float = 0.0005
+    """Commits run beside the loop when the median sync takes longer than this, in it when shorter."""
+    drain_s: float = 5.0
+    """How long SIGTERM waits for what was accepted before it gives up with an error."""
+    late_after_s: float = 10.0
+    dead_after_s: float = 30.0
+    stalled_after_s: float = 120.0
+    """Ages of the last beat (late, dead) and of the last progress (stalled) at which health changes."""
+    max_actor_failures: int = 3
+    """Unexpected errors in a row after which a job is parked."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClientSettings:
+    """The client's deadlines and intervals."""
+
+    timeout_s: float = 10.0
+    """Deadline of a call; it ends by then with an answer or a typed error."""
+    attempt_s: float = 0.5
+    """How long one attempt waits for its answer before the same message is sent again."""
+    linger_s: float = 0.2
+    """How long closing waits for unsent frames."""
+    heartbeat_s: float = 1.0
+    """A worker's beat while nothing else is said; replies bring control intents."""
+    exit_flush_s: float = 5.0
+    """How long leaving a block or the process waits for the last progress to be acknowledged."""
+    max_idle_sockets: int = 64
+    """Sockets kept for reuse in one process; more are closed after use."""

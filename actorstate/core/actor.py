@@ -1,0 +1,195 @@
+"""One actor per job: a bounded mailbox, and changes that are proposed, then confirmed or dropped.
+
+Between `propose` and `confirm` the actor shows its committed state to readers and builds the next one
+beside it (`Staged`). `abort` forgets that one: a commit that fails leaves the actor as it was.
+"""
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from actorstate.core import codec
+from actorstate.core.evolve import answer, evolve, intent_for_workers
+from actorstate.core.job import decide
+from actorstate.core.messages.document import Document, Intent
+from actorstate.core.messages.replies import Applied, Change, ChangeBody, Keyframe, Receipt, WorkerJudged
+from actorstate.core.messages.requests import Ask, Get, Heartbeat, ListJobs, Request
+from actorstate.core.rate import Now
+from actorstate.core.receipts import known_reply, recorded, remembered
+from actorstate.errors import BadMessage, Busy, CorruptJob
+
+KEYFRAME_AFTER_BYTES = 4_096
+KEYFRAME_RATIO = 2
+"""A keyframe is due when the changes since the last one outweigh this much and twice that keyframe."""
+
+
+@dataclass(slots=True)
+class Envelope:
+    """What waits in a mailbox: a client's request and where its reply goes, or the writer's own finding."""
+
+    request: Request | WorkerJudged
+    reply_to: bytes = b""
+
+
+@dataclass(slots=True)
+class Staged:
+    """What the next commit would make of the job."""
+
+    document: Document | None
+    revision: int
+    receipts: dict[bytes, Receipt] = field(default_factory=dict)
+    changes: list[bytes] = field(default_factory=list)
+    keyframe: bytes | None = None
+
+
+class Actor:
+    """One job in the writer's memory; used by the writer's loop alone."""
+
+    __slots__ = (
+        "_encoded",
+        "_forgotten_until",
+        "_journal_bytes",
+        "_keyframe_bytes",
+        "_receipts",
+        "changed_at",
+        "document",
+        "failures",
+        "job",
+        "mailbox",
+        "revision",
+        "staged",
+        "used_at",
+    )
+
+    def __init__(self, job: str) -> None:
+        self.job = job
+        self.mailbox: deque[Envelope] = deque()
+        self.failures = 0
+        self.used_at = 0.0
+        self.changed_at: float | None = None
+        self.restore(None, ())
+
+    def restore(self, keyframe: bytes | None, changes: Iterable[bytes]) -> None:
+        """Takes over what the store holds: the last keyframe and the changes since. Raises CorruptJob."""
+        start = codec.decode_keyframe(keyframe) if keyframe is not None else Keyframe(0, None)
+        self.document, self.revision, self._receipts = start.document, start.revision, dict(start.receipts)
+        self._forgotten_until = start.forgotten_until
+        self._keyframe_bytes, self._journal_bytes = len(keyframe or b""), 0
+        self.staged: Staged | None = None
+        self._encoded: bytes | None = None
+        for packed in changes:
+            self._replay(codec.decode_change(packed))
+            self._journal_bytes += len(packed)
+
+    def offer(self, envelope: Envelope, limit: int) -> None:
+        """Puts an envelope into the mailbox; raises Busy when it is full."""
+        if len(self.mailbox) >= limit:
+            raise Busy(f"{limit} requests wait for job {self.job!r} already", retry_after_s=0.05)
+        self.mailbox.append(envelope)
+
+    def propose(self, request: Request, now: Now, epoch: int) -> Applied:
+        """Stages what `request` asks for and returns its answer, true once the staged state is committed.
+
+        Raises a RequestRefused or OutcomeUnknown, and then stages nothing.
+        """
+        staged = self.staged or Staged(self.document, self.revision)
+        receipt = staged.receipts.get(request.producer) or self._receipts.get(request.producer)
+        known = known_reply(receipt, self._forgotten_until, request, now)
+        if known is not None:
+            return known
+        if isinstance(request.body, Get | ListJobs | Ask | Heartbeat):
+            raise BadMessage("a read is no change")
+        if not decide(staged.document, request.body):
+            return Applied(staged.revision)
+        change, applied = self._stage(staged, request.body, now, epoch, request)
+        staged.receipts[request.producer] = recorded(receipt, change, applied)
+        return applied
+
+    def judge(self, judged: WorkerJudged, now: Now, epoch: int) -> None:
+        """Stages the writer's own finding, if it still changes anything."""
+        staged = self.staged or Staged(self.document, self.revision)
+        if staged.document is not None and decide(staged.document, judged):
+            self._stage(staged, judged, now, epoch)
+
+    def _stage(
+        self, staged: Staged, body: ChangeBody, now: Now, epoch: int, request: Request | None = None
+    ) -> tuple[Change, Applied]:
+        change = Change(
+            revision=staged.revision + 1,
+            epoch=epoch,
+            at=now.wall,
+            body=body,
+            elapsed_s=self._elapsed_s(staged, now),
+            producer=request.producer if request else b"",
+            id=request.id if request else 0,
+            acked=request.acked if request else 0,
+        )
+        document, packed = evolve(staged.document, change), codec.encode(change)
+        staged.document, staged.revision = document, change.revision
+        staged.changes.append(packed)
+        self.staged, self.changed_at = staged, now.monotonic
+        return change, answer(document, change)
+
+    def seal(self, now: Now) -> Staged | None:
+        """What is to be committed, with a keyframe where one is due; None when nothing was staged."""
+        staged = self.staged
+        if staged is None or staged.keyframe is not None:
+            return staged
+        journal = self._journal_bytes + sum(map(len, staged.changes))
+        ended = staged.document is None or (staged.document.finished and not (self.document and self.document.finished))
+        if ended or journal > KEYFRAME_AFTER_BYTES + KEYFRAME_RATIO * self._keyframe_bytes:
+            staged.keyframe = codec.encode(self._keyframe(staged, now))
+        return staged
+
+    def confirm(self) -> None:
+        """The staged state is on the disk: it becomes the state."""
+        staged = self.staged
+        if staged is None:
+            return
+        self.document, self.revision = staged.document, staged.revision
+        self._receipts.update(staged.receipts)
+        self._journal_bytes += sum(map(len, staged.changes))
+        if staged.keyframe is not None:
+            self._take_keyframe(staged.keyframe)
+        self.staged, self._encoded = None, None
+
+    def abort(self) -> None:
+        """The commit failed: nothing of it was ever true."""
+        self.staged = None
+
+    def encoded(self) -> bytes | None:
+        """The committed document's bytes, kept until the next change; None if there is no such job."""
+        if self._encoded is None and self.document is not None:
+            self._encoded = codec.encode(self.document)
+        return self._encoded
+
+    def intent(self) -> Intent | None:
+        """What the job's workers should do."""
+        return intent_for_workers(self.document)
+
+    def _elapsed_s(self, staged: Staged, now: Now) -> float:
+        if self.changed_at is not None:
+            return max(0.0, now.monotonic - self.changed_at)
+        if staged.document is None:
+            return 0.0
+        return max(0.0, (now.wall - staged.document.updated_at).total_seconds())
+
+    def _keyframe(self, staged: Staged, now: Now) -> Keyframe:
+        receipts = self._receipts | staged.receipts
+        kept = remembered(receipts, now.wall)
+        forgotten_until = now.wall if len(kept) < len(receipts) else self._forgotten_until
+        return Keyframe(staged.revision, staged.document, kept, forgotten_until)
+
+    def _take_keyframe(self, packed: bytes) -> None:
+        self._keyframe_bytes, self._journal_bytes = len(packed), 0
+        kept = codec.decode_keyframe(packed)
+        self._receipts, self._forgotten_until = dict(kept.receipts), kept.forgotten_until
+
+    def _replay(self, change: Change) -> None:
+        if change.revision != self.revision + 1:
+            raise CorruptJob(f"job {self.job!r}: revision {change.revision} follows {self.revision}", job=self.job)
+        self.document, self.revision = evolve(self.document, change), change.revision
+        if not change.producer:
+            return
+        applied = answer(self.document, change)
+        self._receipts[change.producer] = recorded(self._receipts.get(change.producer), change, applied)

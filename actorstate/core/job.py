@@ -1,0 +1,231 @@
+"""THE state machine: which status may follow which, and which requests a job accepts.
+
+    pending ──▶ running ◀──▶ paused         completed, failed and cancelled are terminal:
+       │           │▲           │           nothing leads out of them.
+       └──▶ waiting ┘└──────────┘
+    Every status that is not terminal may end as completed, failed or cancelled.
+
+`decide` refuses with a typed error or says whether the request changes anything; what the change makes
+of the document is in `core/evolve.py`. Both are pure.
+"""
+
+from collections.abc import Callable, Mapping
+from datetime import datetime
+
+from msgspec.structs import replace
+
+from actorstate.core.messages.document import TERMINAL, Document, Status, Worker
+from actorstate.core.messages.replies import ChangeBody, WorkerJudged
+from actorstate.core.messages.requests import (
+    Attach,
+    ControlJob,
+    CreateJob,
+    DeleteJob,
+    Detach,
+    FinishJob,
+    Heartbeat,
+    Report,
+)
+from actorstate.errors import (
+    AlreadyAttached,
+    AlreadyTracked,
+    Busy,
+    Conflict,
+    Fenced,
+    IllegalTransition,
+    JobFinished,
+    JobNotFound,
+    TooLarge,
+)
+
+_ENDS: frozenset[Status] = TERMINAL
+TRANSITIONS: Mapping[Status, frozenset[Status]] = {
+    "pending": _ENDS | {"running", "waiting", "paused"},
+    "running": _ENDS | {"pending", "waiting", "paused"},
+    "waiting": _ENDS | {"pending", "running", "paused"},
+    "paused": _ENDS | {"pending", "running", "waiting"},
+    "completed": frozenset(),
+    "failed": frozenset(),
+    "cancelled": frozenset(),
+}
+
+MAX_WORKERS = 256
+MAX_NAMES = 1_000
+"""Names of checkpoints, tracks, steps and meta keys in one job; one more is refused with `TooLarge`."""
+MAX_PACKED_BYTES = 1024 * 1024
+"""All packed user data of one job; a report that would exceed it is refused with `TooLarge`."""
+MAX_COUNT = 2**53
+"""Counters stay exact in JSON readers; a report beyond it is refused with `TooLarge`."""
+
+
+def move(document: Document, status: Status, at: datetime) -> Document:
+    """The document in another status; raises IllegalTransition where the table has no such edge."""
+    if status == document.status:
+        return document
+    if status not in TRANSITIONS[document.status]:
+        raise IllegalTransition(f"job {document.id!r} cannot go from {document.status} to {status}", job=document.id)
+    started = document.started_at or (at if status == "running" else None)
+    return replace(
+        document, status=status, started_at=started, finished_at=at if status in TERMINAL else document.finished_at
+    )
+
+
+def decide(document: Document | None, body: ChangeBody) -> bool:
+    """Whether `body` changes this job; raises a RequestRefused when it may not."""
+    if isinstance(body, CreateJob):
+        return _decide_create(document, body)
+    if document is None:
+        raise JobNotFound(f"there is no job {body.job!r}", job=body.job)
+    return _DECIDERS[type(body)](document, body)
+
+
+def check_worker(document: Document | None, body: Heartbeat | Report | Detach | FinishJob) -> Worker:
+    """The worker that speaks; raises JobNotFound, JobFinished or Fenced."""
+    if document is None:
+        raise JobNotFound(f"there is no job {body.job!r}", job=body.job)
+    _check_open(document)
+    worker = document.workers.get(body.worker)
+    if worker is None or worker.incarnation != body.incarnation:
+        raise Fenced(
+            f"worker {body.worker!r} (incarnation {body.incarnation}) is not attached to job {body.job!r} any more",
+            job=body.job,
+            worker=body.worker,
+        )
+    return worker
+
+
+def is_live(worker: Worker) -> bool:
+    """Whether others must still reckon with this worker."""
+    return worker.health != "dead"
+
+
+def _check_open(document: Document) -> None:
+    if document.finished:
+        raise JobFinished(f"job {document.id!r} is {document.status} and stays so", job=document.id)
+
+
+def _decide_create(document: Document | None, body: CreateJob) -> bool:
+    if document is not None and document.kind != body.kind:
+        raise Conflict(f"job {body.job!r} exists with kind {document.kind!r}, not {body.kind!r}", job=body.job)
+    return document is None
+
+
+def _decide_attach(document: Document, body: Attach) -> bool:
+    _check_open(document)
+    others = {name: worker for name, worker in document.workers.items() if name != body.worker and is_live(worker)}
+    if body.take_over:
+        return True
+    for name, worker in others.items():
+        if body.exclusive or worker.exclusive:
+            raise AlreadyAttached(
+                f"worker {name!r} ({worker.health}, pid {worker.pid} on {worker.host}) is attached to {body.job!r}",
+                job=body.job,
+                holder=name,
+                health=worker.health,
+            )
+    if len(others) >= MAX_WORKERS:
+        raise Busy(f"job {body.job!r} has {MAX_WORKERS} live workers already", retry_after_s=1.0)
+    return True
+
+
+def _decide_detach(document: Document, body: Detach) -> bool:
+    worker = document.workers.get(body.worker)
+    return worker is not None and worker.incarnation == body.incarnation
+
+
+def _decide_report(document: Document, body: Report) -> bool:
+    check_worker(document, body)
+    for name in body.tracks:
+        _check_track(document, name, body)
+    if body.counts is not None:
+        counts = body.counts
+        added = counts.succeeded + counts.failed + counts.skipped + counts.duplicates
+        if max(document.progress.processed + added, document.progress.bytes + counts.bytes) > MAX_COUNT:
+            raise TooLarge(f"job {body.job!r} would count beyond {MAX_COUNT}")
+    _check_names(document, body)
+    if body.checkpoints or body.meta or body.steps:
+        _check_packed(document, body)
+    return True
+
+
+def _check_track(document: Document, name: str, body: Report) -> None:
+    track = document.tracks.get(name)
+    if track is None or not track.worker or track.worker == body.worker and track.incarnation == body.incarnation:
+        return
+    holder = document.workers.get(track.worker)
+    if holder is not None and holder.incarnation == track.incarnation and is_live(holder):
+        raise AlreadyTracked(
+            f"track {name!r} of job {body.job!r} is run by worker {track.worker!r}",
+            job=body.job,
+            holder=track.worker,
+            health=holder.health,
+        )
+
+
+def _check_names(document: Document, body: Report) -> None:
+    steps = {step.name for step in document.steps}
+    for what, have, more in (
+        ("checkpoints", document.checkpoints.keys(), body.checkpoints.keys()),
+        ("tracks", document.tracks.keys(), body.tracks.keys()),
+        ("steps", steps, {step.name for step in body.steps}),
+        ("meta keys", document.packed_meta.keys(), body.meta.keys()),
+    ):
+        if more and len(have | more) > MAX_NAMES:
+            raise TooLarge(f"job {body.job!r} would have more than {MAX_NAMES} {what}")
+
+
+def _check_packed(document: Document, body: Report) -> None:
+    kept = {name: checkpoint.packed for name, checkpoint in document.checkpoints.items()} | body.checkpoints
+    meta = document.packed_meta | body.meta
+    steps = {step.name: step.packed for step in document.steps} | {step.name: step.data for step in body.steps}
+    size = sum(len(packed) for group in (kept, meta, steps) for packed in group.values())
+    if size > MAX_PACKED_BYTES:
+        raise TooLarge(f"job {body.job!r} would hold {size:,} bytes of your data; the limit is {MAX_PACKED_BYTES:,}")
+
+
+def _decide_finish(document: Document, body: FinishJob) -> bool:
+    if document.status == body.status:
+        return False
+    _check_open(document)
+    if body.worker:
+        check_worker(document, body)
+    return True
+
+
+def _decide_control(document: Document, body: ControlJob) -> bool:
+    if body.intent == "cancel" and document.status == "cancelled":
+        return False
+    _check_open(document)
+    control = document.control
+    if body.intent == "resume":
+        return document.status == "paused" or (control is not None and control.intent == "pause")
+    return control is None or control.intent != body.intent
+
+
+def _decide_delete(document: Document, body: DeleteJob) -> bool:
+    for name, worker in document.workers.items():
+        if is_live(worker) and not document.finished:
+            raise IllegalTransition(
+                f"worker {name!r} is attached to job {body.job!r}",
+                hint=f"cancel it first: actorstate cancel DIR {body.job}",
+                job=body.job,
+            )
+    return True
+
+
+def _decide_judged(document: Document, body: WorkerJudged) -> bool:
+    worker = document.workers.get(body.worker)
+    if document.finished or worker is None or worker.incarnation != body.incarnation:
+        return False
+    return worker.health != body.health
+
+
+_DECIDERS: dict[type, Callable[..., bool]] = {
+    Attach: _decide_attach,
+    Detach: _decide_detach,
+    Report: _decide_report,
+    FinishJob: _decide_finish,
+    ControlJob: _decide_control,
+    DeleteJob: _decide_delete,
+    WorkerJudged: _decide_judged,
+}

@@ -1,0 +1,43 @@
+"""The user's own data (checkpoints, meta, step details): packed at the edges, opaque to the writer."""
+
+from datetime import UTC, datetime
+from typing import cast
+
+import msgpack
+
+from actorstate.errors import BadRequest, CorruptJob, TooLarge
+
+MAX_PAYLOAD_BYTES = 256 * 1024
+MAX_ITEMS = 100_000
+"""Larger values are refused with `TooLarge`, before anything is sent."""
+
+
+def pack(value: object) -> bytes:
+    """msgpack bytes of None, bool, int, float, str, bytes, list, tuple, dict and aware datetime.
+
+    Raises BadRequest for any other type and for a naive datetime, TooLarge above 256 KiB.
+    """
+    try:
+        packed = cast("bytes", msgpack.packb(value, datetime=True, default=_as_utc))
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise BadRequest(
+            f"this value cannot be saved: {error}",
+            hint="use numbers, text, bytes, lists, dicts with text keys and datetimes with a time zone",
+        ) from error
+    if len(packed) > MAX_PAYLOAD_BYTES:
+        raise TooLarge(f"a value of {len(packed):,} bytes is over the limit of {MAX_PAYLOAD_BYTES:,}")
+    return packed
+
+
+def unpack(packed: bytes) -> object:
+    """The value that `pack` was given; tuples come back as lists, datetimes as aware UTC."""
+    try:
+        return msgpack.unpackb(packed, timestamp=3, max_array_len=MAX_ITEMS, max_map_len=MAX_ITEMS)
+    except (ValueError, OverflowError, TypeError, RecursionError) as error:
+        raise CorruptJob(f"a saved value cannot be read: {error}") from error
+
+
+def _as_utc(value: object) -> object:
+    if isinstance(value, datetime) and value.tzinfo is not None:
+        return value.astimezone(UTC)
+    raise TypeError(f"{type(value).__name__} {value!r}"[:200])

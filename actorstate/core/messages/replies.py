@@ -1,0 +1,135 @@
+"""Replies and facts: what the writer answers, publishes and stores."""
+
+from datetime import datetime
+
+from msgspec import Raw, Struct
+
+from actorstate.core.messages.document import Document, Health, Intent
+from actorstate.core.messages.requests import Attach, ControlJob, CreateJob, DeleteJob, Detach, FinishJob, Report
+
+
+class Applied(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, tag=True):
+    """The change is durable as `revision` (or had been before); `incarnation` answers `Attach`."""
+
+    revision: int
+    incarnation: int = 0
+
+
+class Beaten(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, tag=True):
+    """The heartbeat was heard. Nothing was stored."""
+
+
+class Found(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, tag=True):
+    """The committed document, as encoded bytes, and beside it seconds since each worker's last beat."""
+
+    document: Raw
+    last_beat_s: dict[str, float] = {}
+
+
+class NotModified(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, tag=True):
+    """The reader's revision is the newest."""
+
+    revision: int
+
+
+class Listed(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, tag=True):
+    """A page of documents; `after` is where the next one begins, empty at the end."""
+
+    documents: list[Raw]
+    after: str = ""
+
+
+class WriterState(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, tag=True):
+    """The writer about itself; times in seconds."""
+
+    pid: int
+    version: str
+    uptime_s: float
+    commits: int
+    changes: int
+    reads: int
+    resident: int
+    waiting: int
+    workers: int
+    sync_s: float
+    beside: bool
+    refusals: dict[str, int]
+
+
+class Refused(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, tag=True):
+    """A typed error (`errors.py`), in its wire form."""
+
+    code: str
+    message: str
+    hint: str = ""
+    details: dict[str, str | int | float | bool | None] = {}
+
+
+Answer = Applied | Beaten | Found | NotModified | Listed | WriterState | Refused
+
+
+class Reply(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """The answer to request `id`, from the writer of `epoch`; `intent` is what the job's workers should do."""
+
+    id: int
+    epoch: int
+    answer: Answer
+    intent: Intent | None = None
+
+
+class JobChanged(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """On the change feed, after the commit: `job` is now at `revision`. A gap in `sequence` is a loss."""
+
+    epoch: int
+    sequence: int
+    job: str
+    revision: int
+
+
+class WorkerJudged(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, tag=True):
+    """The writer's own finding about a worker's health; never accepted from the wire."""
+
+    job: str
+    worker: str
+    incarnation: int
+    health: Health
+
+
+ChangeBody = CreateJob | Attach | Detach | Report | FinishJob | ControlJob | DeleteJob | WorkerJudged
+
+
+class Change(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """One stored change: applied to revision - 1 it gives revision, on every replay the same.
+
+    `elapsed_s` is the monotonic time since the job's previous change; `producer`, `id` and `acked` make
+    the exactly-once record of the same commit.
+    """
+
+    revision: int
+    epoch: int
+    at: datetime
+    body: ChangeBody
+    elapsed_s: float = 0.0
+    producer: bytes = b""
+    id: int = 0
+    acked: int = 0
+
+
+class Receipt(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """What one producer was told: all below `floor` is answered, `replies` are those at or above it."""
+
+    seen_at: datetime
+    floor: int = 0
+    replies: dict[int, Applied] = {}
+
+
+class Keyframe(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """All of a job at one revision. Without a document it is a deleted job's tombstone.
+
+    A producer that is not in `receipts` was never recorded, or forgotten before `forgotten_until`.
+    """
+
+    revision: int
+    document: Document | None
+    receipts: dict[bytes, Receipt] = {}
+    forgotten_until: datetime | None = None

@@ -1,0 +1,190 @@
+"""Requests: what clients ask for, in the imperative. Each is a msgpack map with its name under `type`."""
+
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+from actorstate.core.messages.document import Intent
+
+JOB_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}\Z"
+JobId = Annotated[str, Meta(pattern=JOB_ID_PATTERN)]
+Name = Annotated[str, Meta(min_length=1, max_length=128)]
+Text = Annotated[str, Meta(max_length=2000)]
+Count = Annotated[int, Meta(ge=0, le=2**53)]
+Seconds = Annotated[float, Meta(ge=0, le=1e9)]
+Packed = Annotated[bytes, Meta(max_length=256 * 1024)]
+Categories = Annotated[dict[Name, Count], Meta(max_length=64)]
+Meta_ = Annotated[dict[Name, Packed], Meta(max_length=64)]
+
+
+class Get(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, tag=True):
+    """The job's committed state; with `newer_than`, `NotModified` unless its revision is higher.
+
+    With `wait_s` the answer is held back until it is, at most that long.
+    """
+
+    job: JobId
+    newer_than: Count | None = None
+    wait_s: Annotated[float, Meta(ge=0, le=60)] = 0.0
+
+
+class ListJobs(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, tag=True):
+    """A page of jobs in the order of their ids, beginning after the id `after`."""
+
+    status: str | None = None
+    kind: str | None = None
+    health: str | None = None
+    after: Annotated[str, Meta(max_length=128)] = ""
+    limit: Annotated[int, Meta(ge=1, le=1000)] = 100
+
+
+class Ask(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, tag=True):
+    """The writer's own state, for `actorstate doctor`."""
+
+
+class Heartbeat(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, tag=True):
+    """This worker lives. Acknowledged from memory; brings control intents back."""
+
+    job: JobId
+    worker: Name
+    incarnation: Count
+
+
+class CreateJob(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, tag=True):
+    """Create the job, or return the one that has this id and kind."""
+
+    job: JobId
+    kind: Name = "job"
+    total: Count | None = None
+    unit: Name = "rows"
+    labels: Annotated[dict[Name, Text], Meta(max_length=64)] = {}
+    meta: Meta_ = {}
+
+
+class Attach(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, tag=True):
+    """Become one of the job's workers. The reply's incarnation goes with all that this worker says.
+
+    A worker of the same name is replaced and fenced. `exclusive` is refused while another one lives,
+    unless `take_over` fences it.
+    """
+
+    job: JobId
+    worker: Name
+    host: Name
+    pid: Count
+    boot: Annotated[str, Meta(max_length=80)] = ""
+    started: Count = 0
+    exclusive: bool = False
+    take_over: bool = False
+
+
+class Detach(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, tag=True):
+    """Leave the job as it is."""
+
+    job: JobId
+    worker: Name
+    incarnation: Count
+
+
+class Counts(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """Increments since the worker's last report."""
+
+    succeeded: Count = 0
+    failed: Count = 0
+    skipped: Count = 0
+    duplicates: Count = 0
+    bytes: Count = 0
+    by_category: Categories = {}
+
+
+class TrackPoint(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """A track's position: rows counted so far, rows that need not be seen again, whether it runs on."""
+
+    counted: Count
+    done: Count
+    counted_key: Annotated[bytes, Meta(max_length=1024)] = b""
+    done_key: Annotated[bytes, Meta(max_length=1024)] = b""
+    live: bool = True
+
+
+class StepReport(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """A step began or ended."""
+
+    name: Name
+    status: Literal["running", "done", "failed", "skipped"]
+    data: Packed = b""
+
+
+class ErrorReport(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """One row failed."""
+
+    key: Annotated[str, Meta(max_length=256)]
+    message: Text
+    category: Name = "unknown"
+
+
+class Report(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, tag=True):
+    """All that a worker has to say since its last report; applied whole, as one change."""
+
+    job: JobId
+    worker: Name
+    incarnation: Count
+    counts: Counts | None = None
+    total: Count | None = None
+    tracks: Annotated[dict[Name, TrackPoint], Meta(max_length=64)] = {}
+    checkpoints: Annotated[dict[Name, Packed], Meta(max_length=64)] = {}
+    phase: Text | None = None
+    steps: Annotated[tuple[StepReport, ...], Meta(max_length=256)] = ()
+    errors: Annotated[tuple[ErrorReport, ...], Meta(max_length=50)] = ()
+    error_count: Count = 0
+    meta: Meta_ = {}
+    throttled_s: Seconds = 0.0
+    throttles: Count = 0
+    acknowledged: Intent | None = None
+
+
+class FinishJob(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, tag=True):
+    """End the job. With a worker, it is fenced like a report and detached by it."""
+
+    job: JobId
+    status: Literal["completed", "failed"]
+    reason: Text | None = None
+    worker: Annotated[str, Meta(max_length=128)] = ""
+    incarnation: Count = 0
+
+
+class ControlJob(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, tag=True):
+    """Ask for a pause, a resumption or the end of the job; its workers learn of it with their next reply."""
+
+    job: JobId
+    intent: Intent
+    by: Annotated[str, Meta(max_length=128)] = ""
+
+
+class DeleteJob(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, tag=True):
+    """Remove a job that no living worker is attached to. Its number of revisions stays remembered."""
+
+    job: JobId
+
+
+ReadRequest = Get | ListJobs | Ask
+ChangeRequest = CreateJob | Attach | Detach | Report | FinishJob | ControlJob | DeleteJob
+Body = ReadRequest | Heartbeat | ChangeRequest
+
+
+class Request(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """The envelope on the wire.
+
+    `expires_at` is CLOCK_MONOTONIC in seconds of the boot `boot`; for a writer of another boot `ttl_s`
+    counts from arrival. An expired request is dropped: its sender has given up. `sent_ago_s` is the time
+    since this number was first sent, 0 for the first attempt.
+    """
+
+    id: Annotated[int, Meta(ge=1, le=2**63 - 1)]
+    body: Body
+    producer: Annotated[bytes, Meta(max_length=16)] = b""
+    acked: Count = 0
+    sent_ago_s: Seconds = 0.0
+    boot: Annotated[str, Meta(max_length=80)] = ""
+    expires_at: Annotated[float, Meta(ge=0)] = 0.0
+    ttl_s: Seconds = 0.0

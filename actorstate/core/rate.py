@@ -1,0 +1,120 @@
+"""Rate, ETA and health: functions of state, message and `Now`. No clock is read here."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from msgspec.structs import replace
+
+from actorstate.core.messages.document import Document, Health, Progress, Rate, Status
+
+SAMPLE_EVERY_S = 1.0
+MAX_SAMPLES = 31
+"""The window is at most 30 samples of at least a second; the oldest sample leaves."""
+MIN_SPAN_S = 0.2
+MAX_ETA_S = 10 * 365 * 86_400.0
+"""A remaining time over ten years is not an estimate: None instead."""
+
+SEVERITY: tuple[Health, ...] = ("healthy", "late", "stalled", "dead")
+
+
+@dataclass(frozen=True, slots=True)
+class Now:
+    """The present: `wall` as aware UTC for people, `monotonic` in seconds for every duration."""
+
+    wall: datetime
+    monotonic: float
+
+
+@dataclass(frozen=True, slots=True)
+class Thresholds:
+    """Seconds after which a worker is late, dead (no beat) or stalled (beats, but no progress)."""
+
+    late_after_s: float
+    dead_after_s: float
+    stalled_after_s: float
+
+
+def clocked(rate: Rate, status: Status, elapsed_s: float, throttled_s: float = 0.0, throttles: int = 0) -> Rate:
+    """The time since the last change, told apart by what the job was doing."""
+    if status == "paused":
+        return replace(rate, paused_s=rate.paused_s + elapsed_s)
+    if status != "running":
+        return rate
+    waited = min(throttled_s, elapsed_s)
+    return replace(
+        rate,
+        active_s=rate.active_s + elapsed_s - waited,
+        throttled_s=rate.throttled_s + waited,
+        throttles=rate.throttles + throttles,
+    )
+
+
+def measured(rate: Rate, progress: Progress, at: datetime) -> Rate:
+    """Rate and ETA after `progress`: least squares would be smoother, two ends of a window are honest."""
+    samples = _sampled(rate, progress.processed)
+    (first_s, first), (last_s, last) = samples[0], (rate.active_s, progress.processed)
+    span = last_s - first_s
+    if span < MIN_SPAN_S or last <= first:
+        return replace(rate, samples=samples, eta=None, eta_low=None, eta_high=None)
+    per_s = (last - first) / span
+    slow, fast = _extremes(samples, last_s, last, per_s)
+    return replace(
+        rate,
+        samples=samples,
+        per_s=per_s,
+        window_s=span,
+        eta=_eta(progress, per_s, at),
+        eta_low=_eta(progress, fast, at),
+        eta_high=_eta(progress, slow, at),
+    )
+
+
+def without_eta(rate: Rate) -> Rate:
+    """A job that does not run has no arrival."""
+    if rate.eta is None:
+        return rate
+    return replace(rate, eta=None, eta_low=None, eta_high=None)
+
+
+def judge(beat_age_s: float, progress_age_s: float, paused: bool, limits: Thresholds) -> Health:
+    """A worker's health from the writer's monotonic clock. A paused job cannot stall."""
+    if beat_age_s >= limits.dead_after_s:
+        return "dead"
+    if beat_age_s >= limits.late_after_s:
+        return "late"
+    if progress_age_s >= limits.stalled_after_s and not paused:
+        return "stalled"
+    return "healthy"
+
+
+def health_of(document: Document) -> Health | None:
+    """The job's health: that of its worst worker; paused while it is paused; None without workers."""
+    if document.finished or not document.workers:
+        return None
+    if document.status == "paused":
+        return "paused"
+    return max((worker.health for worker in document.workers.values()), key=SEVERITY.index)
+
+
+def _sampled(rate: Rate, processed: int) -> tuple[tuple[float, int], ...]:
+    samples = rate.samples
+    if samples and rate.active_s - samples[-1][0] < SAMPLE_EVERY_S:
+        return samples
+    return (*samples[-(MAX_SAMPLES - 1) :], (rate.active_s, processed))
+
+
+def _extremes(samples: tuple[tuple[float, int], ...], last_s: float, last: int, per_s: float) -> tuple[float, float]:
+    """The slower and the faster half of the window, in rows a second."""
+    middle_s, middle = samples[len(samples) // 2]
+    (first_s, first) = samples[0]
+    if middle_s - first_s < MIN_SPAN_S or last_s - middle_s < MIN_SPAN_S:
+        return per_s, per_s
+    halves = ((middle - first) / (middle_s - first_s), (last - middle) / (last_s - middle_s))
+    return min(halves), max(halves)
+
+
+def _eta(progress: Progress, per_s: float, at: datetime) -> datetime | None:
+    if progress.total is None or per_s <= 0:
+        return None
+    remaining_s = max(0, progress.total - progress.processed) / per_s
+    return at + timedelta(seconds=remaining_s) if remaining_s <= MAX_ETA_S else None

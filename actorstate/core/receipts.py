@@ -1,0 +1,67 @@
+"""Exactly once: what each producer was told, kept per job in the same commit as the change.
+
+A producer is one client process life. Its changes arrive in any order and more than once (a pool of
+sockets, resends), so "the last number seen" would lose updates; instead every reply is kept until the
+producer says, by `acked`, that it has arrived. A number below that floor is never applied again.
+"""
+
+from datetime import datetime, timedelta
+
+from actorstate.core.messages.replies import Applied, Change, Receipt
+from actorstate.core.messages.requests import Request
+from actorstate.core.rate import Now
+from actorstate.errors import BadMessage, Busy, OutcomeUnknown
+
+MAX_IN_FLIGHT = 1_024
+"""Unanswered changes of one producer in one job; one more gets `Busy`."""
+MAX_PRODUCERS = 4_096
+PRODUCER_IDLE_S = 3_600.0
+"""Producers idle this long, or the idlest above the maximum, are forgotten when a keyframe is written."""
+
+
+def known_reply(receipt: Receipt | None, forgotten_until: datetime | None, request: Request, now: Now) -> Applied | None:
+    """The reply that this request was given before, or None if it is new.
+
+    Raises OutcomeUnknown where nobody can tell any more, Busy above the in-flight limit.
+    """
+    if not request.producer:
+        raise BadMessage("a change must name its producer")
+    if receipt is None:
+        _check_not_forgotten(forgotten_until, request, now)
+        return None
+    if request.id in receipt.replies:
+        return receipt.replies[request.id]
+    if request.id < receipt.floor:
+        raise OutcomeUnknown(f"request {request.id} was given up by its sender; it was not applied now")
+    if len(receipt.replies) >= MAX_IN_FLIGHT and request.acked <= receipt.floor:
+        raise Busy(f"{MAX_IN_FLIGHT} changes of this client are unanswered", retry_after_s=0.1)
+    return None
+
+
+def recorded(receipt: Receipt | None, change: Change, applied: Applied) -> Receipt:
+    """The receipt after `change` was answered with `applied`."""
+    if receipt is None:
+        return Receipt(seen_at=change.at, floor=change.acked, replies={change.id: applied})
+    floor = max(receipt.floor, change.acked)
+    kept = {number: reply for number, reply in receipt.replies.items() if number >= floor}
+    kept[change.id] = applied
+    return Receipt(seen_at=change.at, floor=floor, replies=kept)
+
+
+def remembered(receipts: dict[bytes, Receipt], at: datetime) -> dict[bytes, Receipt]:
+    """The receipts worth keeping in a keyframe: those in use, at most `MAX_PRODUCERS`, latest first."""
+    since = at - timedelta(seconds=PRODUCER_IDLE_S)
+    kept = {producer: receipt for producer, receipt in receipts.items() if receipt.seen_at > since}
+    if len(kept) > MAX_PRODUCERS:
+        latest = sorted(kept, key=lambda producer: kept[producer].seen_at, reverse=True)
+        kept = {producer: kept[producer] for producer in latest[:MAX_PRODUCERS]}
+    return kept
+
+
+def _check_not_forgotten(forgotten_until: datetime | None, request: Request, now: Now) -> None:
+    if not request.sent_ago_s or forgotten_until is None:
+        return
+    if now.wall - timedelta(seconds=request.sent_ago_s) <= forgotten_until:
+        raise OutcomeUnknown(
+            f"request {request.id} is resent after the writer forgot its sender; it was not applied now"
+        )

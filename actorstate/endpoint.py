@@ -1,0 +1,142 @@
+"""Where the writer of a directory is found, and that there is only one: lock file, socket paths, boot id.
+
+    DIR/.actorstate/lock      held by flock while a writer lives; never deleted
+    DIR/.actorstate/epoch     the highest epoch ever, so that a lost database does not turn time back
+    DIR/.actorstate/endpoint  JSON: where to send requests, where to subscribe, which process, which boot
+"""
+
+import fcntl
+import json
+import os
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from actorstate.errors import EpochFenced, WriterRunning, WriterUnavailable
+from actorstate.store.files import make_private_folder, write_durably
+
+FOLDER = ".actorstate"
+MAX_SOCKET_PATH_BYTES = 107
+"""libzmq's limit for an ipc path; above it the sockets go to a private folder under the temporary one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Addresses of the writer's sockets, and the process behind them."""
+
+    requests: str
+    changes: str
+    pid: int
+    boot: str
+    epoch: int
+
+
+def boot_id() -> str:
+    """Names this boot and clock: two processes with equal ids read the same CLOCK_MONOTONIC."""
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return f"{boot}/{Path('/proc/self/ns/time').readlink()}" if Path("/proc/self/ns/time").exists() else boot
+
+
+def process_space() -> str:
+    """Names the space in which a pid means one process: this boot and pid namespace."""
+    return f"{boot_id()}/{Path('/proc/self/ns/pid').readlink()}"
+
+
+def process_started(pid: int) -> int:
+    """Start time of a process in clock ticks since boot, 0 if there is none: tells a pid from its reuse."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return 0
+    state, *fields = stat.rpartition(")")[2].split()
+    return 0 if state in "ZX" else int(fields[18])
+
+
+def private_folder(directory: Path) -> Path:
+    """`DIR/.actorstate`."""
+    return directory / FOLDER
+
+
+def socket_addresses(directory: Path) -> tuple[str, str]:
+    """ipc addresses for requests and changes in the private folder, or in a shorter one if that is too long."""
+    folder = private_folder(directory).resolve()
+    if len(os.fsencode(folder / "requests")) > MAX_SOCKET_PATH_BYTES:
+        folder = Path(tempfile.mkdtemp(prefix="actorstate-"))
+    return f"ipc://{folder / 'requests'}", f"ipc://{folder / 'changes'}"
+
+
+def write_endpoint(directory: Path, endpoint: Endpoint) -> None:
+    """Publishes the addresses, once the sockets are bound."""
+    write_durably(private_folder(directory) / "endpoint", json.dumps(asdict(endpoint), indent=1).encode() + b"\n")
+
+
+def read_endpoint(directory: Path) -> Endpoint:
+    """The addresses of the directory's writer, perhaps of one that has ended. Raises WriterUnavailable."""
+    path = private_folder(directory) / "endpoint"
+    try:
+        return Endpoint(**json.loads(path.read_bytes()))
+    except (OSError, ValueError, TypeError) as error:
+        raise WriterUnavailable(f"{directory} has no writer's address ({error})", directory=str(directory)) from error
+
+
+class WriterLock:
+    """The right to be the directory's only writer: an flock, which the kernel drops with the process."""
+
+    def __init__(self, directory: Path) -> None:
+        self._path = private_folder(directory) / "lock"
+        self._descriptor = -1
+
+    def acquire(self) -> None:
+        """Raises WriterRunning, with the holder's pid, when another process has it."""
+        make_private_folder(self._path.parent)
+        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pid = os.pread(descriptor, 20, 0).decode(errors="replace").strip() or "PID"
+            os.close(descriptor)
+            raise WriterRunning(f"process {pid} is the writer of {self._path.parent.parent}", pid=pid) from None
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
+        self._descriptor = descriptor
+        self.check()
+
+    def check(self) -> None:
+        """Raises EpochFenced when the path no longer names the file that is locked: somebody deleted it."""
+        held = os.fstat(self._descriptor)
+        try:
+            named = self._path.stat()
+        except FileNotFoundError:
+            named = None
+        if named is None or (named.st_ino, named.st_dev) != (held.st_ino, held.st_dev):
+            raise EpochFenced(f"the lock file {self._path} was replaced; this writer may not be the only one")
+
+    def release(self) -> None:
+        """Lets another writer start; the file stays."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+def lock_holder(directory: Path) -> int | None:
+    """The pid that holds the directory's lock, None when nobody does. Only looks: probing would disturb a start."""
+    path = private_folder(directory) / "lock"
+    if not path.exists():
+        return None
+    inode = str(path.stat().st_ino)
+    for line in Path("/proc/locks").read_text().splitlines():
+        _number, kind, _mode, _access, pid, place, *_range = line.replace("->", "").split()
+        if kind == "FLOCK" and place.rpartition(":")[2] == inode:
+            return int(pid)
+    return None
+
+
+def highest_epoch(directory: Path) -> int:
+    """The epoch in the file, 0 where there is none."""
+    path = private_folder(directory) / "epoch"
+    return int(path.read_bytes()) if path.exists() else 0
+
+
+def write_epoch(directory: Path, epoch: int) -> None:
+    """Makes the epoch durable beside the store."""
+    write_durably(private_folder(directory) / "epoch", b"%d\n" % epoch)

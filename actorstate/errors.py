@@ -1,0 +1,260 @@
+"""The error tree. Every error says what happened, what was kept, and what to type next.
+
+    ActorStateError
+    ├── RequestRefused            the writer answered; this request changed nothing
+    │   ├── BadRequest            the request itself is wrong
+    │   │   ├── BadJobId          an id outside [A-Za-z0-9][A-Za-z0-9._:-]{0,127}
+    │   │   ├── BadMessage        bytes that are no message of this protocol
+    │   │   └── TooLarge          a frame, value or list over its limit
+    │   ├── JobNotFound
+    │   ├── Conflict              the id is taken by a job of another kind
+    │   ├── IllegalTransition     not possible in the job's present status
+    │   ├── JobFinished           the job is completed, failed or cancelled, and stays so
+    │   ├── Fenced                this worker was replaced or has detached
+    │   ├── AlreadyAttached       exclusive attach while another worker lives
+    │   ├── AlreadyTracked        the track name is in use by a live worker
+    │   ├── Busy                  a bound was reached; retry after `retry_after_s`
+    │   ├── ActorFailed           an unexpected error in this one actor; it was reloaded
+    │   └── JobParked             the actor failed repeatedly; the job waits for a person
+    ├── OutcomeUnknown            sent, but no answer tells whether it was applied
+    ├── WriterUnavailable         no writer answered; a change was not sent, a read has no answer
+    ├── RunClosed                 the run's block was left, or belongs to another process
+    ├── JobCancelled              raised inside a worker's block; swallowed where the block ends
+    └── StoreError
+        ├── DiskFull              refused; nothing half-written; reads go on
+        ├── StoreFailed           the disk failed; the writer exits and recovers at its next start
+        ├── CorruptJob            a digest does not match; the damaged rows are kept
+        ├── StoreTooNew           written by a later release
+        ├── EpochFenced           another writer has taken the directory over
+        └── WriterRunning         the directory already has a writer
+"""
+
+from typing import ClassVar
+
+type_by_code: dict[str, "type[ActorStateError]"] = {}
+
+Detail = str | int | float | bool | None
+
+
+class ActorStateError(Exception):
+    """Root of the tree: `code` for machines, the message and `hint` for people.
+
+    `retryable` says whether the same call may succeed later without a change by the caller.
+    `details` are the values of one case (a holder, a limit), and attributes of the error too.
+    """
+
+    code: ClassVar[str] = "error"
+    retryable: ClassVar[bool] = False
+    default_hint: ClassVar[str] = ""
+
+    def __init__(self, message: str, *, hint: str = "", **details: Detail) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint or self.default_hint.format_map(_Blanks(details))
+        self.details = details
+
+    def __init_subclass__(cls) -> None:
+        type_by_code[cls.code] = cls
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.hint})" if self.hint else self.message
+
+    def __getattr__(self, name: str) -> Detail:
+        details: dict[str, Detail] = self.__dict__.get("details", {})
+        if name in details:
+            return details[name]
+        raise AttributeError(name)
+
+    def __reduce__(self) -> "tuple[object, ...]":
+        return from_wire, (self.code, self.message, self.hint, self.details)
+
+
+class _Blanks(dict[str, Detail]):
+    def __missing__(self, key: str) -> str:
+        return key.upper()
+
+
+def from_wire(code: str, message: str, hint: str, details: dict[str, Detail]) -> ActorStateError:
+    """The error a writer of any release meant; an unknown code becomes `RequestRefused`."""
+    return type_by_code.get(code, RequestRefused)(message, hint=hint, **details)
+
+
+class RequestRefused(ActorStateError):
+    """The writer answered, and this request changed nothing."""
+
+    code = "refused"
+
+
+class BadRequest(RequestRefused):
+    """The request itself is wrong; sending it again will not help."""
+
+    code = "bad_request"
+
+
+class BadJobId(BadRequest):
+    """A job id is 1 to 128 of letters, digits, `.`, `_`, `:` and `-`, beginning with a letter or digit."""
+
+    code = "bad_job_id"
+    default_hint = "use letters, digits, '.', '_', ':' and '-' only, at most 128, beginning with a letter or digit"
+
+
+class BadMessage(BadRequest):
+    """Bytes that are no message of this protocol."""
+
+    code = "bad_message"
+    default_hint = "use a client of the same release as the writer; see: actorstate doctor"
+
+
+class TooLarge(BadRequest):
+    """A frame, value or list is over its limit."""
+
+    code = "too_large"
+    default_hint = "keep large data in a file or table of your own and save its name here"
+
+
+class JobNotFound(RequestRefused):
+    """No job has this id in this directory."""
+
+    code = "job_not_found"
+    default_hint = "list the jobs there are: actorstate jobs DIR"
+
+
+class Conflict(RequestRefused):
+    """The id is taken by a job of another kind."""
+
+    code = "conflict"
+    default_hint = "choose another id, or look at the holder: actorstate get DIR {job}"
+
+
+class IllegalTransition(RequestRefused):
+    """The job's present status does not allow this."""
+
+    code = "illegal_transition"
+    default_hint = "look at its status: actorstate get DIR {job}"
+
+
+class JobFinished(RequestRefused):
+    """The job is completed, failed or cancelled; terminal states are latched."""
+
+    code = "job_finished"
+    default_hint = "look at its end: actorstate get DIR {job}"
+
+
+class Fenced(RequestRefused):
+    """This worker was replaced or has detached; a fenced run never re-attaches by itself."""
+
+    code = "fenced"
+    default_hint = "end this worker; to work on, attach again"
+
+
+class AlreadyAttached(RequestRefused):
+    """Exclusive attach was refused because `holder` is attached and not dead."""
+
+    code = "already_attached"
+    default_hint = "wait for it, or end it; to fence it off, attach with take_over=True"
+
+
+class AlreadyTracked(RequestRefused):
+    """The track name is in use by a live worker."""
+
+    code = "already_tracked"
+    default_hint = "give each worker a track name of its own: job.track(rows, name=...)"
+
+
+class Busy(RequestRefused):
+    """A bound was reached and nothing was changed; retry after `retry_after_s` seconds."""
+
+    code = "busy"
+    retryable = True
+    default_hint = "retry a little later; clients do so by themselves within their deadline"
+
+
+class ActorFailed(RequestRefused):
+    """An unexpected error in this job's actor; it was reloaded from the store and other jobs went on."""
+
+    code = "actor_failed"
+    default_hint = "the job is as it was; see the writer's log for the traceback"
+
+
+class JobParked(RequestRefused):
+    """The job's actor failed repeatedly; changes are refused until the writer is started again, reads go on."""
+
+    code = "job_parked"
+    default_hint = "read the traceback in the writer's log, then start the writer again"
+
+
+class OutcomeUnknown(ActorStateError):
+    """The request was sent and no answer tells whether it was applied. It is never applied later."""
+
+    code = "outcome_unknown"
+    default_hint = "look before you repeat it: actorstate get DIR {job}"
+
+
+class WriterUnavailable(ActorStateError):
+    """No writer answered within the deadline; nothing was changed by this call."""
+
+    code = "writer_unavailable"
+    retryable = True
+    default_hint = "start it: actorstate serve {directory}; if it should be running: actorstate doctor {directory}"
+
+
+class RunClosed(ActorStateError):
+    """The run's block was left, or it was opened by another process."""
+
+    code = "run_closed"
+    default_hint = "attach in the process that does the work: with client.attach(JOB) as job: ..."
+
+
+class JobCancelled(ActorStateError):
+    """Somebody cancelled the job; raised at a row boundary, after saving, and swallowed by the block."""
+
+    code = "job_cancelled"
+
+
+class StoreError(ActorStateError):
+    """Something is wrong with what lies on the disk, or with the disk."""
+
+    code = "store_error"
+
+
+class DiskFull(StoreError):
+    """The disk is full: the change was refused, nothing is half-written, reads go on."""
+
+    code = "disk_full"
+    retryable = True
+    default_hint = "free some space and repeat the call; the writer needs no restart"
+
+
+class StoreFailed(StoreError):
+    """The disk failed under a write. The writer exits: what only the cache has seen is not trusted."""
+
+    code = "store_failed"
+    default_hint = "check the disk (dmesg), then start the writer again: it recovers by itself"
+
+
+class CorruptJob(StoreError):
+    """Stored bytes do not match their digest; the damaged rows are kept as they are."""
+
+    code = "corrupt_job"
+    default_hint = "keep a copy of the directory, then see what is damaged: actorstate doctor DIR"
+
+
+class StoreTooNew(StoreError):
+    """The directory was written by a later release; it was not touched."""
+
+    code = "store_too_new"
+    default_hint = "install the release that wrote it: pip install --upgrade actorstate"
+
+
+class EpochFenced(StoreError):
+    """Another writer has taken the directory over; this one wrote nothing and must exit."""
+
+    code = "epoch_fenced"
+    default_hint = "nothing to do: the newer writer serves"
+
+
+class WriterRunning(StoreError):
+    """The directory already has a writer; there is never a second one."""
+
+    code = "writer_running"
+    default_hint = "use it as it is; to replace it, end it first: kill {pid}"

@@ -1,0 +1,177 @@
+"""What every store must do, and an in-memory reference that the contract suite holds the others to.
+
+A store keeps bytes and knows nothing of jobs beyond the few columns of `IndexRow`. One writer process
+uses it: `commit` may run in another thread than the loads, never two commits at once.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from actorstate.errors import EpochFenced
+
+
+@dataclass(frozen=True, slots=True)
+class StoredChange:
+    """One change of a job, as the actor encoded it."""
+
+    revision: int
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class IndexRow:
+    """What jobs are listed by; `health` is empty for a job without workers."""
+
+    kind: str
+    status: str
+    health: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobCommit:
+    """One job's part of a commit: its changes, and what else is written with them.
+
+    `index` is given when it changed; `deleted` removes all older rows and leaves the keyframe as tombstone.
+    """
+
+    job: str
+    revision: int
+    changes: tuple[StoredChange, ...]
+    keyframe: bytes | None = None
+    index: IndexRow | None = None
+    deleted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class StoredJob:
+    """The newest readable keyframe, and all changes since in the order of their revisions."""
+
+    keyframe: bytes | None
+    changes: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class JobQuery:
+    """A page of job ids in ascending order, beginning after `after`; None matches everything."""
+
+    status: str | None = None
+    kind: str | None = None
+    health: str | None = None
+    attached: bool = False
+    after: str = ""
+    limit: int = 100
+
+
+class Store(Protocol):
+    """A place for the state of all jobs. All of one `commit` becomes durable, or none of it.
+
+    `sync_s` is how long the last commit waited for the disk, in seconds.
+    """
+
+    sync_s: float
+
+    def open(self) -> None:
+        """Recovers what an earlier writer left. Raises StoreTooNew, StoreFailed, CorruptJob."""
+
+    def epoch(self) -> int:
+        """The epoch of the last writer, 0 if there was none."""
+
+    def set_epoch(self, epoch: int) -> None:
+        """Makes `epoch` durable: commits of lower epochs are refused from here on."""
+
+    def commit(self, epoch: int, batch: Sequence[JobCommit]) -> None:
+        """Writes `batch` durably before it returns.
+
+        Raises DiskFull and EpochFenced (nothing was written), StoreFailed (unknown: the writer must exit).
+        """
+
+    def load(self, job: str) -> StoredJob | None:
+        """What is committed of `job`; None if nothing ever was. Raises CorruptJob."""
+
+    def changes(self, job: str, after_revision: int, limit: int) -> list[StoredChange]:
+        """A job's history: its changes above `after_revision`, in order. Raises CorruptJob."""
+
+    def list_jobs(self, query: JobQuery) -> list[str]:
+        """Ids of the jobs that match, deleted ones excepted."""
+
+    def close(self) -> None:
+        """Releases files and handles; nothing that was committed depends on it."""
+
+
+@dataclass(slots=True)
+class _Row:
+    index: IndexRow
+    changes: list[StoredChange] = field(default_factory=list)
+    keyframe: tuple[int, bytes] | None = None
+    deleted: bool = False
+
+
+class MemoryStore:
+    """The reference: correct by being obvious. It lives as long as the object."""
+
+    def __init__(self) -> None:
+        self.sync_s = 0.0
+        self._epoch = 0
+        self._rows: dict[str, _Row] = {}
+
+    def open(self) -> None:
+        """Nothing to recover."""
+
+    def epoch(self) -> int:
+        """See Store."""
+        return self._epoch
+
+    def set_epoch(self, epoch: int) -> None:
+        """See Store."""
+        self._epoch = epoch
+
+    def commit(self, epoch: int, batch: Sequence[JobCommit]) -> None:
+        """See Store."""
+        if epoch != self._epoch:
+            raise EpochFenced(f"epoch {self._epoch} has taken over from {epoch}")
+        for part in batch:
+            self._apply(part)
+
+    def load(self, job: str) -> StoredJob | None:
+        """See Store."""
+        row = self._rows.get(job)
+        if row is None:
+            return None
+        since, keyframe = row.keyframe or (0, None)
+        return StoredJob(keyframe, tuple(change.body for change in row.changes if change.revision > since))
+
+    def changes(self, job: str, after_revision: int, limit: int) -> list[StoredChange]:
+        """See Store."""
+        row = self._rows.get(job)
+        return [change for change in row.changes if change.revision > after_revision][:limit] if row else []
+
+    def list_jobs(self, query: JobQuery) -> list[str]:
+        """See Store."""
+        return [job for job in sorted(self._rows) if job > query.after and _matches(self._rows[job], query)][
+            : query.limit
+        ]
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+    def _apply(self, part: JobCommit) -> None:
+        row = self._rows.setdefault(part.job, _Row(IndexRow("", "", "")))
+        if part.deleted:
+            row.changes.clear()
+        else:
+            row.changes.extend(part.changes)
+        if part.keyframe is not None:
+            row.keyframe = (part.revision, part.keyframe)
+        row.index = part.index or row.index
+        row.deleted = part.deleted or (row.deleted and part.index is None)
+
+
+def _matches(row: _Row, query: JobQuery) -> bool:
+    wanted = replace(
+        row.index,
+        kind=query.kind or row.index.kind,
+        status=query.status or row.index.status,
+        health=query.health or row.index.health,
+    )
+    return not row.deleted and wanted == row.index and (bool(row.index.health) or not query.attached)

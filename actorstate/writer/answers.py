@@ -1,0 +1,178 @@
+"""What the writer answers without a commit: committed bytes, pages, beats, and readers held for news."""
+
+import os
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from msgspec import Raw
+
+from actorstate.config import VERSION, WriterSettings
+from actorstate.core.actor import Actor
+from actorstate.core.job import check_worker
+from actorstate.core.messages.document import Intent
+from actorstate.core.messages.replies import Answer, Beaten, Found, Listed, NotModified, Refused, WriterState
+from actorstate.core.messages.requests import Ask, Body, Get, Heartbeat, ListJobs, Report, Request
+from actorstate.errors import ActorStateError, JobNotFound
+from actorstate.store.contract import JobQuery, Store
+from actorstate.writer.commit import Committer
+from actorstate.writer.liveness import Liveness
+from actorstate.writer.residents import Residents
+
+MAX_LIST_BYTES = 2 * 1024 * 1024
+"""A page of jobs ends early when its documents reach this size."""
+
+
+@dataclass(slots=True)
+class Statistics:
+    """Counters since the start."""
+
+    reads: int
+    expired: int
+    undelivered: int
+    refusals: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Waiter:
+    """A reader that wants to hear when its job passes `newer_than`, at the latest at `until` (monotonic)."""
+
+    client: bytes
+    id: int
+    job: str
+    newer_than: int
+    until: float
+
+
+class Answers:
+    """Reads from committed state alone; used by the loop."""
+
+    def __init__(
+        self, store: Store, residents: Residents, liveness: Liveness, committer: Committer, settings: WriterSettings
+    ) -> None:
+        self._store, self._residents, self._liveness = store, residents, liveness
+        self._committer, self._settings = committer, settings
+        self._waiters: dict[str, list[Waiter]] = defaultdict(list)
+        self._held = 0
+        self._changed: set[str] = set()
+        self._started = time.monotonic()
+        self.statistics = Statistics(0, 0, 0, defaultdict(int))
+
+    def read(self, client: bytes, request: Request) -> Answer | None:
+        """The answer, or None when it is held back until there is news. Raises JobNotFound, Fenced, JobFinished."""
+        self.statistics.reads += 1
+        body = request.body
+        if isinstance(body, Get):
+            return self._get(client, request.id, body)
+        if isinstance(body, Heartbeat):
+            return self._beat(body)
+        if isinstance(body, ListJobs):
+            return self._list(body)
+        return self._state()
+
+    def intent(self, body: Body) -> Intent | None:
+        """What a worker should do, told with the answer to its beat."""
+        actor = self._residents.peek(body.job) if isinstance(body, Heartbeat) else None
+        return actor.intent() if actor is not None else None
+
+    def note(self, body: Body, monotonic: float) -> None:
+        """A report is a sign of life too."""
+        if isinstance(body, Report):
+            self._liveness.heard(body.job, body.worker, monotonic, advanced=body.counts is not None)
+
+    def changed(self, job: str) -> None:
+        """News for those who wait for this job."""
+        if job in self._waiters:
+            self._changed.add(job)
+
+    def next_expiry(self) -> float:
+        """When (monotonic) the first waiting reader must get its answer; never, if nobody waits."""
+        if self._changed:
+            return 0.0
+        return min((waiter.until for held in self._waiters.values() for waiter in held), default=float("inf"))
+
+    def due(self, monotonic: float) -> Iterator[tuple[Waiter, Answer]]:
+        """Readers whose wait is over, and what they get."""
+        for job in list(self._waiters):
+            held = self._waiters[job]
+            over = [waiter for waiter in held if job in self._changed or waiter.until <= monotonic]
+            if not over:
+                continue
+            for waiter in over:
+                held.remove(waiter)
+                yield waiter, self._look_again(waiter, monotonic)
+            self._held -= len(over)
+            if not held:
+                del self._waiters[job]
+        self._changed.clear()
+
+    def _get(self, client: bytes, number: int, body: Get) -> Answer | None:
+        monotonic = time.monotonic()
+        actor = self._residents.find(body.job, monotonic)
+        found = self._found(actor, monotonic)
+        if body.newer_than is None or actor.revision > body.newer_than:
+            return found
+        finished = actor.document is not None and actor.document.finished
+        if body.wait_s <= 0 or finished or self._held >= self._settings.max_waiters:
+            return NotModified(actor.revision)
+        self._waiters[body.job].append(Waiter(client, number, body.job, body.newer_than, monotonic + body.wait_s))
+        self._held += 1
+        return None
+
+    def _found(self, actor: Actor, monotonic: float) -> Found:
+        packed = actor.encoded()
+        if packed is None:
+            raise JobNotFound(f"there is no job {actor.job!r}", job=actor.job)
+        return Found(Raw(packed), self._liveness.ages_s(actor.job, monotonic))
+
+    def _look_again(self, waiter: Waiter, monotonic: float) -> Answer:
+        try:
+            actor = self._residents.find(waiter.job, monotonic)
+            if actor.revision > waiter.newer_than:
+                return self._found(actor, monotonic)
+            return NotModified(actor.revision)
+        except ActorStateError as error:
+            return refusal(error)
+
+    def _beat(self, body: Heartbeat) -> Answer:
+        monotonic = time.monotonic()
+        actor = self._residents.find(body.job, monotonic)
+        check_worker(actor.document, body)
+        self._liveness.heard(body.job, body.worker, monotonic, advanced=False)
+        return Beaten()
+
+    def _list(self, body: ListJobs) -> Listed:
+        query = JobQuery(body.status, body.kind, body.health, after=body.after, limit=body.limit)
+        documents: list[Raw] = []
+        size, after = 0, body.after
+        for job in self._store.list_jobs(query):
+            if size >= MAX_LIST_BYTES:
+                return Listed(documents, after)
+            packed = self._residents.find(job, time.monotonic()).encoded()
+            after = job
+            if packed is not None:
+                documents.append(Raw(packed))
+                size += len(packed)
+        return Listed(documents, after if len(documents) == body.limit else "")
+
+    def _state(self) -> WriterState:
+        return WriterState(
+            pid=os.getpid(),
+            version=VERSION,
+            uptime_s=time.monotonic() - self._started,
+            commits=self._committer.commits,
+            changes=self._committer.changes,
+            reads=self.statistics.reads,
+            resident=len(self._residents),
+            waiting=self._residents.waiting,
+            workers=len(self._liveness),
+            sync_s=self._committer.sync_s,
+            beside=self._committer.beside,
+            refusals=dict(self.statistics.refusals),
+        )
+
+
+def refusal(error: ActorStateError) -> Refused:
+    """The error's wire form."""
+    return Refused(error.code, error.message, error.hint, error.details)

@@ -1,0 +1,154 @@
+"""The writer process: one at a time. Lock, store, epoch, sockets, readiness; and the way back.
+
+The order is the safety: nobody is answered before the lock is held and the new epoch is on the disk.
+"""
+
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from actorstate import telemetry
+from actorstate.config import WriterSettings
+from actorstate.endpoint import (
+    Endpoint,
+    WriterLock,
+    boot_id,
+    highest_epoch,
+    private_folder,
+    socket_addresses,
+    write_endpoint,
+    write_epoch,
+)
+from actorstate.errors import StoreError
+from actorstate.store.contract import Store
+from actorstate.store.files import make_private_folder
+from actorstate.store.sqlite import SqliteStore
+from actorstate.writer.notify import notify, watchdog_interval_s
+from actorstate.writer.server import TICK_S, Server
+
+log = logging.getLogger("actorstate.writer")
+
+SWITCH_INTERVAL_S = 0.0001
+"""How long the loop may keep a waiting commit thread from running; CPython's default of 5 ms is 50 times more."""
+EXIT_STORE = 74
+"""Exit status after a disk failure or a lost epoch (EX_IOERR of sysexits.h): a supervisor should start anew."""
+
+
+def serve(directory: Path, settings: WriterSettings, ready: Callable[[Endpoint], None]) -> int:
+    """Serves `directory` until SIGTERM or SIGINT and returns the exit status.
+
+    Raises WriterRunning, StoreTooNew, StoreFailed when it cannot begin. Main thread only, for the signals.
+    """
+    os.umask(0o077)
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    make_private_folder(private_folder(directory))
+    lock = WriterLock(directory)
+    lock.acquire()
+    stop_log = telemetry.listen(_log_event)
+    try:
+        with _opened(SqliteStore(directory / "jobs.sqlite")) as store:
+            return _serve(directory, settings, store, lock, ready)
+    finally:
+        stop_log()
+        lock.release()
+
+
+def next_epoch(directory: Path, store: Store) -> int:
+    """Raises the epoch above all that store and directory ever saw, durably."""
+    epoch = max(store.epoch(), highest_epoch(directory)) + 1
+    store.set_epoch(epoch)
+    write_epoch(directory, epoch)
+    return epoch
+
+
+def _serve(
+    directory: Path, settings: WriterSettings, store: Store, lock: WriterLock, ready: Callable[[Endpoint], None]
+) -> int:
+    epoch = next_epoch(directory, store)
+    server = Server(store, epoch, settings, lock.check)
+    requests, changes = socket_addresses(directory)
+    server.bind(requests, changes)
+    try:
+        server.recover()
+        endpoint = Endpoint(requests, changes, os.getpid(), boot_id(), epoch)
+        write_endpoint(directory, endpoint)
+        _keep_watchdog(server)
+        with _stopping(server):
+            notify("READY=1")
+            ready(endpoint)
+            server.run()
+        notify("STOPPING=1")
+    except StoreError as error:
+        log.critical("the writer ends: %s", error)
+        return EXIT_STORE
+    finally:
+        server.close()
+    return 0
+
+
+@contextmanager
+def _opened(store: Store) -> Iterator[Store]:
+    store.open()
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+@contextmanager
+def _stopping(server: Server) -> Iterator[None]:
+    """SIGTERM and SIGINT drain the writer; the wake-up descriptor ends a poll that would miss the signal."""
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        server.stop()
+
+    previous = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    wake = signal.set_wakeup_fd(server.wake_descriptor, warn_on_full_buffer=False)
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(wake)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _keep_watchdog(server: Server) -> None:
+    interval_s = watchdog_interval_s()
+    if interval_s is None:
+        return
+    last = time.monotonic()
+
+    def tell(last_commit: float) -> None:
+        nonlocal last
+        if time.monotonic() - last < interval_s - TICK_S:
+            return
+        if last_commit < last:
+            server.probe()
+        notify("WATCHDOG=1")
+        last = time.monotonic()
+
+    server.on_tick = tell
+
+
+_LOGGED = {
+    "actor.failed": logging.ERROR,
+    "actor.lost": logging.ERROR,
+    "recovery.failed": logging.ERROR,
+    "store.damage_found": logging.ERROR,
+    "commit.refused": logging.WARNING,
+    "reply.undelivered": logging.INFO,
+    "writer.drain_failed": logging.WARNING,
+}
+
+
+def _log_event(name: str, fields: dict[str, object]) -> None:
+    level = _LOGGED.get(name)
+    if level is not None:
+        error = fields.get("error")
+        log.log(level, "%s %s", name, fields, exc_info=error if isinstance(error, Exception) else None)

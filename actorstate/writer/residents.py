@@ -1,0 +1,107 @@
+"""The actors in memory: found or loaded on demand, served in turn, sent away when idle."""
+
+from collections.abc import Iterator
+
+from actorstate import telemetry
+from actorstate.config import WriterSettings
+from actorstate.core.actor import Actor, Envelope
+from actorstate.errors import Busy, CorruptJob, JobNotFound
+from actorstate.store.contract import JobQuery, Store
+
+
+class Residents:
+    """Keeps at most `max_resident` idle actors; those with work or workers stay as long as they have them."""
+
+    def __init__(self, store: Store, settings: WriterSettings) -> None:
+        self._store = store
+        self._settings = settings
+        self._actors: dict[str, Actor] = {}
+        self._ready: dict[str, Actor] = {}
+        self.waiting = 0
+
+    def __len__(self) -> int:
+        return len(self._actors)
+
+    def __iter__(self) -> Iterator[Actor]:
+        return iter(self._actors.values())
+
+    def peek(self, job: str) -> Actor | None:
+        """The job's actor if it is in memory."""
+        return self._actors.get(job)
+
+    def find(self, job: str, monotonic: float) -> Actor:
+        """The job's actor, loaded if need be. Raises JobNotFound, CorruptJob."""
+        actor = self._actors.get(job) or self._load(job)
+        if actor is None:
+            raise JobNotFound(f"there is no job {job!r}", job=job)
+        actor.used_at = monotonic
+        return actor
+
+    def find_or_new(self, job: str, monotonic: float) -> Actor:
+        """As `find`, with an empty actor for a job that does not exist yet."""
+        actor = self._actors.get(job) or self._load(job)
+        if actor is None:
+            actor = self._actors[job] = Actor(job)
+        actor.used_at = monotonic
+        return actor
+
+    def post(self, actor: Actor, envelope: Envelope) -> None:
+        """Into the actor's mailbox; raises Busy at a bound."""
+        if self.waiting >= self._settings.max_waiting:
+            raise Busy(f"{self.waiting} requests wait for the disk already", retry_after_s=0.1)
+        actor.offer(envelope, self._settings.max_mailbox)
+        self.waiting += 1
+        self._ready[actor.job] = actor
+
+    def take(self, limit: int) -> tuple[Actor, list[Envelope]] | None:
+        """Up to `limit` envelopes of the actor whose turn it is; with more mail it goes to the end of the line."""
+        if not self._ready:
+            return None
+        job = next(iter(self._ready))
+        actor = self._ready.pop(job)
+        mail = [actor.mailbox.popleft() for _ in range(min(limit, len(actor.mailbox)))]
+        self.waiting -= len(mail)
+        if actor.mailbox:
+            self._ready[job] = actor
+        return actor, mail
+
+    def reload(self, actor: Actor) -> None:
+        """Back to what the store holds, mailbox kept; an actor that cannot be restored is parked."""
+        try:
+            stored = self._store.load(actor.job)
+            actor.restore(stored.keyframe if stored else None, stored.changes if stored else ())
+        except CorruptJob as error:
+            actor.failures = self._settings.max_actor_failures
+            telemetry.event("actor.lost", job=actor.job, error=error)
+
+    def evict(self, monotonic: float) -> None:
+        """Sends away actors that were idle too long, and above the maximum the idlest."""
+        idle = [actor for actor in self._actors.values() if _may_leave(actor)]
+        idle.sort(key=lambda actor: actor.used_at)
+        surplus = len(self._actors) - self._settings.max_resident
+        for place, actor in enumerate(idle):
+            if place < surplus or monotonic - actor.used_at >= self._settings.idle_after_s:
+                del self._actors[actor.job]
+                telemetry.event("actor.evicted", job=actor.job)
+
+    def attached_jobs(self) -> Iterator[str]:
+        """Ids of jobs that had workers when they were last committed."""
+        after = ""
+        while page := self._store.list_jobs(JobQuery(attached=True, after=after, limit=1000)):
+            yield from page
+            after = page[-1]
+
+    def _load(self, job: str) -> Actor | None:
+        stored = self._store.load(job)
+        if stored is None:
+            return None
+        actor = Actor(job)
+        actor.restore(stored.keyframe, stored.changes)
+        self._actors[job] = actor
+        return actor
+
+
+def _may_leave(actor: Actor) -> bool:
+    if actor.mailbox or actor.staged is not None or actor.failures:
+        return False
+    return actor.document is None or actor.document.finished or not actor.document.workers
