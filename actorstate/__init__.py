@@ -1,9 +1,9 @@
 """State for long jobs: one writer process, one actor per job, and nothing lost between processes."""
 
 from actorstate.client.run import Run
-from actorstate.client.state import JobState
 from actorstate.client.sync import Client, connect
 from actorstate.config import VERSION, ClientSettings, WriterSettings
+from actorstate.core.messages.document import JobState
 from actorstate.errors import ActorStateError, JobCancelled
 
 __all__ = [

@@ -12,7 +12,7 @@ import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from actorstate.errors import EpochFenced, WriterRunning, WriterUnavailable
+from actorstate.errors import WriterRunning, WriterUnavailable
 from actorstate.store.files import make_private_folder, write_durably
 
 FOLDER = ".actorstate"
@@ -80,11 +80,14 @@ def read_endpoint(directory: Path) -> Endpoint:
 
 
 class WriterLock:
-    """The right to be the directory's only writer: an flock, which the kernel drops with the process."""
+    """The right to be the directory's only writer: an flock, which the kernel drops with the process.
+
+    `descriptor` is the held file, -1 before; a link count of 0 shows that somebody deleted it.
+    """
 
     def __init__(self, directory: Path) -> None:
         self._path = private_folder(directory) / "lock"
-        self._descriptor = -1
+        self.descriptor = -1
 
     def acquire(self) -> None:
         """Raises WriterRunning, with the holder's pid, when another process has it."""
@@ -96,26 +99,18 @@ class WriterLock:
             pid = os.pread(descriptor, 20, 0).decode(errors="replace").strip() or "PID"
             os.close(descriptor)
             raise WriterRunning(f"process {pid} is the writer of {self._path.parent.parent}", pid=pid) from None
+        if not os.fstat(descriptor).st_nlink:
+            os.close(descriptor)
+            raise WriterRunning(f"the lock file of {self._path.parent.parent} was replaced just now; try again", pid=0)
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
-        self._descriptor = descriptor
-        self.check()
-
-    def check(self) -> None:
-        """Raises EpochFenced when the path no longer names the file that is locked: somebody deleted it."""
-        held = os.fstat(self._descriptor)
-        try:
-            named = self._path.stat()
-        except FileNotFoundError:
-            named = None
-        if named is None or (named.st_ino, named.st_dev) != (held.st_ino, held.st_dev):
-            raise EpochFenced(f"the lock file {self._path} was replaced; this writer may not be the only one")
+        self.descriptor = descriptor
 
     def release(self) -> None:
         """Lets another writer start; the file stays."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
 
 
 def lock_holder(directory: Path) -> int | None:

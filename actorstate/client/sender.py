@@ -209,13 +209,14 @@ class Sender:
 
     def _renew(self, call: Call, error: ActorStateError) -> None:
         """A new deadline for the same number, unless the run is being closed or the writer has forgotten us."""
-        if call.first_sent is not None and not call.still_open:
+        if call.first_sent and not call.still_open:
             raise error
         with self._changed:
             self._changed.wait_for(lambda: self._closing, AGAIN_AFTER_S)
             if self._closing:
                 raise error
         call.deadline = time.monotonic() + self._transport.settings.timeout_s
+        call.renew()
 
     def _beat(self) -> None:
         member = self._member

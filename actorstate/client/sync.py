@@ -16,27 +16,28 @@ from typing import Self
 
 import zmq
 
-from actorstate.client.calls import Call, NoAnswer, Numbers, settled, with_retries
+from actorstate.client.calls import Call, NoAnswer, Numbers, again, settled
 from actorstate.client.run import Run, attached, run_to_end
-from actorstate.client.state import JobState, job_state
 from actorstate.config import ClientSettings
 from actorstate.core import codec
-from actorstate.core.messages.document import Intent
+from actorstate.core.messages.document import Intent, JobState
 from actorstate.core.messages.payload import pack
 from actorstate.core.messages.replies import Found, Listed, NotModified, Reply, WriterState
 from actorstate.core.messages.requests import (
     JOB_ID_PATTERN,
     Ask,
     Body,
+    ChangeRequest,
     ControlJob,
     CreateJob,
     DeleteJob,
     FinishJob,
     Get,
     ListJobs,
+    Request,
 )
 from actorstate.endpoint import boot_id, read_endpoint
-from actorstate.errors import BadJobId, BadMessage, BadRequest, JobNotFound
+from actorstate.errors import ActorStateError, BadJobId, BadMessage, BadRequest, JobNotFound, WriterUnavailable
 
 HANDSHAKE_MS = 1_000
 """A connection into a dead writer's backlog is given up after this long; libzmq's default is 30 s."""
@@ -59,28 +60,18 @@ class Link:
         self.idle: list[zmq.Socket[bytes]] = []
         self.epoch = 0
 
-    def borrow(self) -> "zmq.Socket[bytes]":
-        """A connected socket for one exchange, the one used last. Raises NoAnswer without an address."""
-        try:
-            return self.idle.pop()
-        except IndexError:
-            return self._open()
-
-    def give_back(self, channel: "zmq.Socket[bytes]") -> None:
-        """Keeps the socket for the next exchange; only sockets with nothing under way come back."""
-        if len(self.idle) < self._settings.max_idle_sockets:
-            self.idle.append(channel)
-        else:
-            channel.close(0)
-
     def close(self) -> None:
         """Closes all sockets, waiting a bounded time for unsent frames."""
         while self.idle:
             self.idle.pop().close(int(self._settings.linger_s * 1000))
         self.context.destroy(int(self._settings.linger_s * 1000))
 
-    def _open(self) -> "zmq.Socket[bytes]":
-        endpoint = read_endpoint(self._directory)
+    def open(self) -> "zmq.Socket[bytes]":
+        """A new socket on its way to the writer. Raises NoAnswer when the directory names none."""
+        try:
+            endpoint = read_endpoint(self._directory)
+        except WriterUnavailable as error:
+            raise NoAnswer(error.message, directory=str(self._directory)) from error
         channel: zmq.Socket[bytes] = self.context.socket(zmq.DEALER)
         for option, value in (
             (zmq.IMMEDIATE, 1),
@@ -102,34 +93,36 @@ class Transport:
         self._buried: list[dict[int, Link]] = []
         _clients.add(self)
 
-    def link(self) -> Link:
-        """This process's link; of two threads that come first at once, one wins and both use its link."""
-        pid = os.getpid()
-        link = self._links.get(pid)
-        if link is None:
-            link = self._links.setdefault(pid, Link(self.directory, self.settings))
-        return link
-
     def call(self, body: Body, timeout_s: float | None = None) -> Reply:
         """One request to its answer by the deadline. Raises what the writer refused with, and OutcomeUnknown."""
         call = self.start(body, timeout_s)
         try:
             return self.finish(call)
-        finally:
+        except BaseException:
             call.give_up()
+            raise
 
     def start(self, body: Body, timeout_s: float | None = None) -> Call:
         """Numbers and freezes a request."""
-        link = self.link()
-        timeout_s = self.settings.timeout_s if timeout_s is None else timeout_s
-        return Call(body, link.numbers, time.monotonic() + timeout_s, link.boot)
+        link = self._links.get(os.getpid()) or self._new_link()
+        numbers, is_change = link.numbers, isinstance(body, ChangeRequest)
+        left_s = self.settings.timeout_s if timeout_s is None else timeout_s
+        deadline, producer, acked = time.monotonic() + left_s, b"", 0
+        with numbers.lock:
+            numbers.last += 1
+            number = numbers.last
+            if is_change:
+                numbers.open.add(number)
+                producer, acked = numbers.producer, min(numbers.open)
+        request = Request(number, body, producer, acked, boot=link.boot, expires_at=deadline, ttl_s=left_s)
+        return Call(number, body, numbers, deadline, link.boot, is_change, codec.encode(request))
 
     def finish(self, call: Call) -> Reply:
         """Sends a request until it is answered or its deadline has come; a change may be finished again later."""
         try:
-            return with_retries(lambda: self._attempt(call), call.deadline)
-        except NoAnswer as error:
-            raise call.ended(error) from None
+            return self._attempt(call)
+        except ActorStateError as error:
+            return self._attempt_again(call, error)
 
     def forget(self) -> None:
         """In a forked child: the parent's sockets are neither used nor closed, both would hang or lie."""
@@ -142,37 +135,51 @@ class Transport:
         if link is not None:
             link.close()
 
+    def _new_link(self) -> Link:
+        """Of two threads that come first at once, one wins and both use its link."""
+        return self._links.setdefault(os.getpid(), Link(self.directory, self.settings))
+
     def _attempt(self, call: Call) -> Reply:
-        link = self.link()
-        until = min(call.deadline, time.monotonic() + self.settings.attempt_s + _held_s(call.body))
-        channel = link.borrow()
+        link = self._links.get(os.getpid()) or self._new_link()
+        until = min(call.deadline, time.monotonic() + self.settings.attempt_s + getattr(call.body, "wait_s", 0.0))
         try:
-            self._send(channel, call, until)
-            reply = self._receive(channel, call, until)
+            channel = link.idle.pop()
+        except IndexError:
+            channel = link.open()
+        reply = None
+        try:
+            if not channel.poll(max(0, int((until - time.monotonic()) * 1000) + 1), zmq.POLLOUT):
+                raise self._no_answer("nobody serves it")
+            channel.send(call.frame, zmq.NOBLOCK)
+            call.first_sent = call.first_sent or time.monotonic()
+            while reply is None:
+                if not channel.poll(max(0, int((until - time.monotonic()) * 1000) + 1)):
+                    raise self._no_answer("its writer did not answer")
+                for each in codec.decode_replies(channel.recv()):
+                    if each.id in {call.id, 0} and each.epoch >= link.epoch:
+                        reply = each
         except BaseException:
             channel.close(0)
             raise
-        link.give_back(channel)
-        if reply.epoch < link.epoch:
-            raise self._no_answer("an outdated writer answered")
         link.epoch = reply.epoch
+        if len(link.idle) < self.settings.max_idle_sockets:
+            link.idle.append(channel)
+        else:
+            channel.close(0)
         return settled(call, reply)
 
-    def _send(self, channel: "zmq.Socket[bytes]", call: Call, until: float) -> None:
-        if not channel.poll(_ms(until), zmq.POLLOUT):
-            raise self._no_answer(f"no writer serves {self.directory}")
-        call.sent()
-        channel.send(call.frame(), zmq.NOBLOCK)
+    def _attempt_again(self, call: Call, error: ActorStateError) -> Reply:
+        try:
+            return again(error, lambda: self._attempt_renewed(call), call.deadline)
+        except NoAnswer as last:
+            raise call.ended(last) from None
 
-    def _receive(self, channel: "zmq.Socket[bytes]", call: Call, until: float) -> Reply:
-        while channel.poll(_ms(until)):
-            for reply in codec.decode_replies(channel.recv()):
-                if reply.id in {call.id, 0}:
-                    return reply
-        raise self._no_answer(f"the writer of {self.directory} did not answer")
+    def _attempt_renewed(self, call: Call) -> Reply:
+        call.renew()
+        return self._attempt(call)
 
-    def _no_answer(self, message: str) -> NoAnswer:
-        return NoAnswer(message, directory=str(self.directory))
+    def _no_answer(self, why: str) -> NoAnswer:
+        return NoAnswer(f"no answer from {self.directory}: {why}", directory=str(self.directory))
 
 
 class Client:
@@ -247,7 +254,7 @@ class Client:
             if not isinstance(answer, Listed):
                 raise BadMessage("the writer did not answer with a list")
             for packed in answer.documents:
-                yield job_state(codec.decode_document(packed), {})
+                yield codec.decode_state(packed)
             if not answer.after:
                 return
             after = answer.after
@@ -340,7 +347,7 @@ class Client:
             return None
         if not isinstance(answer, Found):
             raise BadMessage("the writer did not answer with a document")
-        return job_state(codec.decode_document(answer.document), answer.last_beat_s)
+        return codec.decode_state(answer.document, answer.last_beat_s)
 
 
 def connect(directory: str | Path, *, settings: ClientSettings | None = None) -> Client:
@@ -354,14 +361,6 @@ def _job_id(job: str) -> str:
     if not _valid_job_id.match(job):
         raise BadJobId(f"{job!r:.140} is no job id")
     return job
-
-
-def _held_s(body: Body) -> float:
-    return body.wait_s if isinstance(body, Get) else 0.0
-
-
-def _ms(until: float) -> int:
-    return max(0, int((until - time.monotonic()) * 1000) + 1)
 
 
 def _forget_all() -> None:

@@ -8,15 +8,17 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from msgspec.structs import replace
+
 from actorstate.core import codec
-from actorstate.core.evolve import answer, evolve, intent_for_workers
+from actorstate.core.evolve import evolve, intent_for_workers
 from actorstate.core.job import decide
-from actorstate.core.messages.document import Document, Intent
+from actorstate.core.messages.document import TERMINAL, Document, Intent
 from actorstate.core.messages.replies import Applied, Change, ChangeBody, Keyframe, Receipt, WorkerJudged
-from actorstate.core.messages.requests import Ask, Get, Heartbeat, ListJobs, Request
+from actorstate.core.messages.requests import Ask, Get, Heartbeat, ListJobs, Report, Request
 from actorstate.core.rate import Now
-from actorstate.core.receipts import known_reply, recorded, remembered
-from actorstate.errors import BadMessage, Busy, CorruptJob
+from actorstate.core.receipts import MAX_IN_FLIGHT, known_reply, remembered
+from actorstate.errors import BadMessage, CorruptJob
 
 KEYFRAME_AFTER_BYTES = 4_096
 KEYFRAME_RATIO = 2
@@ -29,14 +31,26 @@ class Envelope:
 
     request: Request | WorkerJudged
     reply_to: bytes = b""
+    number: int = 0
+
+
+@dataclass(slots=True)
+class Beat:
+    """When (monotonic, seconds) a worker was last heard, and when it last advanced. Never stored."""
+
+    incarnation: int
+    heard_at: float
+    advanced_at: float
 
 
 @dataclass(slots=True)
 class Staged:
-    """What the next commit would make of the job."""
+    """What the next commit would make of the job; `relisted` when what jobs are listed by has changed."""
 
     document: Document | None
     revision: int
+    at: float = 0.0
+    relisted: bool = False
     receipts: dict[bytes, Receipt] = field(default_factory=dict)
     changes: list[bytes] = field(default_factory=list)
     keyframe: bytes | None = None
@@ -51,6 +65,7 @@ class Actor:
         "_journal_bytes",
         "_keyframe_bytes",
         "_receipts",
+        "beats",
         "changed_at",
         "document",
         "failures",
@@ -64,9 +79,9 @@ class Actor:
     def __init__(self, job: str) -> None:
         self.job = job
         self.mailbox: deque[Envelope] = deque()
+        self.beats: dict[str, Beat] = {}
         self.failures = 0
         self.used_at = 0.0
-        self.changed_at: float | None = None
         self.restore(None, ())
 
     def restore(self, keyframe: bytes | None, changes: Iterable[bytes]) -> None:
@@ -76,34 +91,35 @@ class Actor:
         self._forgotten_until = start.forgotten_until
         self._keyframe_bytes, self._journal_bytes = len(keyframe or b""), 0
         self.staged: Staged | None = None
+        self.changed_at: float | None = None
         self._encoded: bytes | None = None
         for packed in changes:
             self._replay(codec.decode_change(packed))
             self._journal_bytes += len(packed)
-
-    def offer(self, envelope: Envelope, limit: int) -> None:
-        """Puts an envelope into the mailbox; raises Busy when it is full."""
-        if len(self.mailbox) >= limit:
-            raise Busy(f"{limit} requests wait for job {self.job!r} already", retry_after_s=0.05)
-        self.mailbox.append(envelope)
 
     def propose(self, request: Request, now: Now, epoch: int) -> Applied:
         """Stages what `request` asks for and returns its answer, true once the staged state is committed.
 
         Raises a RequestRefused or OutcomeUnknown, and then stages nothing.
         """
+        body, producer = request.body, request.producer
         staged = self.staged or Staged(self.document, self.revision)
-        receipt = staged.receipts.get(request.producer) or self._receipts.get(request.producer)
-        known = known_reply(receipt, self._forgotten_until, request, now)
-        if known is not None:
-            return known
-        if isinstance(request.body, Get | ListJobs | Ask | Heartbeat):
+        receipt = staged.receipts.get(producer) or self._receipts.get(producer)
+        if receipt is None or request.id <= receipt.highest or len(receipt.replies) >= MAX_IN_FLIGHT:
+            known = known_reply(receipt, self._forgotten_until, request, now)
+            if known is not None:
+                return known
+        if isinstance(body, Get | ListJobs | Ask | Heartbeat):
             raise BadMessage("a read is no change")
-        if not decide(staged.document, request.body):
+        if not decide(staged.document, body):
             return Applied(staged.revision)
-        change, applied = self._stage(staged, request.body, now, epoch, request)
-        staged.receipts[request.producer] = recorded(receipt, change, applied)
-        return applied
+        change = self._stage(staged, body, now, epoch, request)
+        receipt = staged.receipts[producer] = recorded(receipt, change, staged.document)
+        if isinstance(body, Report) and body.worker in self.beats:
+            beat = self.beats[body.worker]
+            beat.heard_at = now.monotonic
+            beat.advanced_at = beat.advanced_at if body.counts is None else now.monotonic
+        return receipt.replies[request.id]
 
     def judge(self, judged: WorkerJudged, now: Now, epoch: int) -> None:
         """Stages the writer's own finding, if it still changes anything."""
@@ -113,22 +129,21 @@ class Actor:
 
     def _stage(
         self, staged: Staged, body: ChangeBody, now: Now, epoch: int, request: Request | None = None
-    ) -> tuple[Change, Applied]:
-        change = Change(
-            revision=staged.revision + 1,
-            epoch=epoch,
-            at=now.wall,
-            body=body,
-            elapsed_s=self._elapsed_s(staged, now),
-            producer=request.producer if request else b"",
-            id=request.id if request else 0,
-            acked=request.acked if request else 0,
-        )
-        document, packed = evolve(staged.document, change), codec.encode(change)
-        staged.document, staged.revision = document, change.revision
+    ) -> Change:
+        """Nothing is staged when `evolve` or the encoder fails: the assignments come last."""
+        before, since = staged.document, staged.at or self.changed_at
+        elapsed_s = self._absent_s(now) if since is None else max(0.0, now.monotonic - since)
+        change = Change(staged.revision + 1, epoch, now.wall, body, elapsed_s)
+        if request is not None:
+            change = replace(change, producer=request.producer, id=request.id, acked=request.acked)
+        document = evolve(before, change)
+        packed = codec.encode(change)
+        if before is None or document is None or (before.status, before.health) != (document.status, document.health):
+            staged.relisted = True
+        staged.document, staged.revision, staged.at = document, change.revision, now.monotonic
         staged.changes.append(packed)
-        self.staged, self.changed_at = staged, now.monotonic
-        return change, answer(document, change)
+        self.staged = staged
+        return change
 
     def seal(self, now: Now) -> Staged | None:
         """What is to be committed, with a keyframe where one is due; None when nothing was staged."""
@@ -136,7 +151,7 @@ class Actor:
         if staged is None or staged.keyframe is not None:
             return staged
         journal = self._journal_bytes + sum(map(len, staged.changes))
-        ended = staged.document is None or (staged.document.finished and not (self.document and self.document.finished))
+        ended = staged.relisted and (staged.document is None or staged.document.status in TERMINAL)
         if ended or journal > KEYFRAME_AFTER_BYTES + KEYFRAME_RATIO * self._keyframe_bytes:
             staged.keyframe = codec.encode(self._keyframe(staged, now))
         return staged
@@ -146,7 +161,7 @@ class Actor:
         staged = self.staged
         if staged is None:
             return
-        self.document, self.revision = staged.document, staged.revision
+        self.document, self.revision, self.changed_at = staged.document, staged.revision, staged.at
         self._receipts.update(staged.receipts)
         self._journal_bytes += sum(map(len, staged.changes))
         if staged.keyframe is not None:
@@ -167,12 +182,9 @@ class Actor:
         """What the job's workers should do."""
         return intent_for_workers(self.document)
 
-    def _elapsed_s(self, staged: Staged, now: Now) -> float:
-        if self.changed_at is not None:
-            return max(0.0, now.monotonic - self.changed_at)
-        if staged.document is None:
-            return 0.0
-        return max(0.0, (now.wall - staged.document.updated_at).total_seconds())
+    def _absent_s(self, now: Now) -> float:
+        """Time since the last change where the actor was not in memory: by the wall clock, for want of another."""
+        return max(0.0, (now.wall - self.document.updated_at).total_seconds()) if self.document else 0.0
 
     def _keyframe(self, staged: Staged, now: Now) -> Keyframe:
         receipts = self._receipts | staged.receipts
@@ -191,5 +203,15 @@ class Actor:
         self.document, self.revision = evolve(self.document, change), change.revision
         if not change.producer:
             return
-        applied = answer(self.document, change)
-        self._receipts[change.producer] = recorded(self._receipts.get(change.producer), change, applied)
+        self._receipts[change.producer] = recorded(self._receipts.get(change.producer), change, self.document)
+
+
+def recorded(receipt: Receipt | None, change: Change, document: Document | None) -> Receipt:
+    """The receipt after `change` made `document`: with its reply, without those that have arrived (`acked`)."""
+    applied = Applied(change.revision, document.incarnations if document is not None else 0)
+    if receipt is None:
+        return Receipt(change.at, change.acked, change.id, {change.id: applied})
+    floor = max(receipt.floor, change.acked)
+    kept = {number: reply for number, reply in receipt.replies.items() if number >= floor}
+    kept[change.id] = applied
+    return Receipt(change.at, floor, max(receipt.highest, change.id), kept)

@@ -1,21 +1,24 @@
 """Bytes to messages and back, by msgspec. Unknown fields, wrong types and leftover bytes are refused."""
 
-from typing import TypeVar, cast
+from typing import TypeVar
 
 import msgspec
 from msgspec.structs import replace
 
-from actorstate.core.messages.document import Document
+from actorstate.core.messages.document import Document, JobState
 from actorstate.core.messages.replies import Change, JobChanged, Keyframe, Reply
-from actorstate.core.messages.requests import Body, Request
+from actorstate.core.messages.requests import Request
 from actorstate.errors import BadMessage, CorruptJob
 
 Message = TypeVar("Message")
 
-_encoder = msgspec.msgpack.Encoder()
+encode = msgspec.msgpack.Encoder().encode
+"""A message's wire form. Encoding a frozen message again gives the same bytes."""
+
 _request_decoder = msgspec.msgpack.Decoder(Request)
 _replies_decoder = msgspec.msgpack.Decoder(list[Reply])
 _document_decoder = msgspec.msgpack.Decoder(Document)
+_state_decoder = msgspec.msgpack.Decoder(JobState)
 _change_decoder = msgspec.msgpack.Decoder(Change)
 _keyframe_decoder = msgspec.msgpack.Decoder(Keyframe)
 _job_changed_decoder = msgspec.msgpack.Decoder(JobChanged)
@@ -24,34 +27,31 @@ _UNDECODABLE = (msgspec.DecodeError, ValueError, OverflowError, RecursionError, 
 """What hostile bytes raise: msgspec's ValidationError and DecodeError, and what neither covers."""
 
 
-def encode(message: msgspec.Struct | list[Reply]) -> bytes:
-    """The message's wire form."""
-    return _encoder.encode(message)
-
-
-def encode_body(body: Body) -> bytes:
-    """A request's body, frozen: resends carry these bytes."""
-    return _encoder.encode(body)
-
-
-def encode_request(packed_body: bytes, request: Request) -> bytes:
-    """The frame of `request` with `packed_body` in place of its body."""
-    return _encoder.encode(replace(request, body=cast("Body", msgspec.Raw(packed_body))))
-
-
 def decode_request(frame: bytes) -> Request:
     """Raises BadMessage, and nothing else, whatever the bytes are."""
-    return _decode(_request_decoder, frame)
+    try:
+        return _request_decoder.decode(frame)
+    except _UNDECODABLE as error:
+        raise BadMessage(f"this frame is no valid request: {error}") from error
 
 
 def decode_replies(frame: bytes) -> list[Reply]:
     """Raises BadMessage."""
-    return _decode(_replies_decoder, frame)
+    try:
+        return _replies_decoder.decode(frame)
+    except _UNDECODABLE as error:
+        raise BadMessage(f"this frame is no valid reply: {error}") from error
 
 
 def decode_document(packed: bytes | msgspec.Raw) -> Document:
     """Raises BadMessage."""
     return _decode(_document_decoder, packed)
+
+
+def decode_state(packed: bytes | msgspec.Raw, last_beat_s: dict[str, float] | None = None) -> JobState:
+    """A reader's view of an encoded document. Raises BadMessage."""
+    state = _decode(_state_decoder, packed)
+    return replace(state, last_beat_s=last_beat_s) if last_beat_s else state
 
 
 def decode_job_changed(frame: bytes) -> JobChanged:

@@ -13,12 +13,13 @@ from actorstate.core.messages.document import (
     Intent,
     IntentState,
     Progress,
+    Rate,
     RowError,
     Step,
     Track,
     Worker,
 )
-from actorstate.core.messages.replies import Applied, Change, WorkerJudged
+from actorstate.core.messages.replies import Change, WorkerJudged
 from actorstate.core.messages.requests import (
     Attach,
     ControlJob,
@@ -31,7 +32,7 @@ from actorstate.core.messages.requests import (
     StepReport,
     TrackPoint,
 )
-from actorstate.core.rate import clocked, health_of, measured, without_eta
+from actorstate.core.rate import FIRST_SAMPLES_S, SAMPLE_EVERY_S, health_of, measured, without_eta
 
 MAX_ERRORS = 50
 """The tail of errors keeps the newest; `error_count` counts them all."""
@@ -46,21 +47,21 @@ def evolve(document: Document | None, change: Change) -> Document | None:
         return _created(body, change)
     if isinstance(body, DeleteJob) or document is None:
         return None
-    waited, throttles = (body.throttled_s, body.throttles) if isinstance(body, Report) else (0.0, 0)
+    active_s, paused_s = document.rate.active_s, document.rate.paused_s
+    if document.status == "running":
+        active_s += change.elapsed_s
+    elif document.status == "paused":
+        paused_s += change.elapsed_s
     aged = replace(
         document,
         revision=change.revision,
         epoch=change.epoch,
         updated_at=change.at,
-        rate=clocked(document.rate, document.status, change.elapsed_s, waited, throttles),
+        rate=replace(document.rate, active_s=active_s, paused_s=paused_s),
     )
-    return _settled(_EVOLVERS[type(body)](aged, body, change.at), change.at)
-
-
-def answer(document: Document | None, change: Change) -> Applied:
-    """What the sender of `change` is told, now and at each resend."""
-    incarnation = document.incarnations if document is not None and isinstance(change.body, Attach) else 0
-    return Applied(change.revision, incarnation)
+    evolved = _EVOLVERS[type(body)](aged, body, change.at)
+    plain = isinstance(body, Report) and body.acknowledged is None and document.workers[body.worker].health == "healthy"
+    return evolved if plain else _settled(evolved, change.at)
 
 
 def intent_for_workers(document: Document | None) -> Intent | None:
@@ -116,23 +117,36 @@ def _released(track: Track, worker: str) -> Track:
 
 
 def _reported(document: Document, body: Report, at: datetime) -> Document:
-    progress = _counted(document.progress, body.counts, body.total)
-    advanced = progress.processed > document.progress.processed
-    worker = document.workers[body.worker]
     worker = replace(
-        worker,
-        last_progress=at if advanced else worker.last_progress,
+        document.workers[body.worker],
         health="healthy",
-        acknowledged=body.acknowledged or worker.acknowledged,
+        acknowledged=body.acknowledged or document.workers[body.worker].acknowledged,
     )
+    progress, rate = document.progress, document.rate
+    if body.counts is not None:
+        progress = _counted(progress, body.counts)
+        worker = replace(worker, last_progress=at)
+    if body.throttled_s:
+        rate = _throttled(rate, body)
+    samples = rate.samples
+    if not samples or rate.active_s - samples[-1][0] >= min(SAMPLE_EVERY_S, FIRST_SAMPLES_S * len(samples)):
+        rate = measured(rate, progress, at)
+    workers = document.workers | {body.worker: worker}
+    counted = replace(document, progress=progress, rate=rate, workers=workers)
+    more = body.tracks or body.checkpoints or body.errors or body.error_count or body.steps or body.meta
+    if more or body.total is not None or body.phase is not None:
+        return _described(counted, body, at)
+    return counted
+
+
+def _described(document: Document, body: Report, at: datetime) -> Document:
+    """What a report says beyond its counts."""
     steps = document.steps
     for step in body.steps:
         steps = _stepped(steps, step, at)
     return replace(
         document,
-        progress=progress,
-        rate=measured(document.rate, progress, at) if progress is not document.progress else document.rate,
-        workers=document.workers | {body.worker: worker},
+        progress=document.progress if body.total is None else replace(document.progress, total=body.total),
         tracks=document.tracks | {name: _tracked(document, name, point, body) for name, point in body.tracks.items()},
         checkpoints=document.checkpoints
         | {name: Checkpoint(packed, at, document.revision) for name, packed in body.checkpoints.items()},
@@ -144,17 +158,14 @@ def _reported(document: Document, body: Report, at: datetime) -> Document:
     )
 
 
-def _counted(progress: Progress, counts: Counts | None, total: int | None) -> Progress:
-    if counts is None:
-        return progress if total is None else replace(progress, total=total)
-    by_category = dict(progress.by_category)
+def _counted(progress: Progress, counts: Counts) -> Progress:
+    by_category = progress.by_category
     for category, count in counts.by_category.items():
         name = category if category in by_category or len(by_category) < MAX_CATEGORIES else "other"
-        by_category[name] = by_category.get(name, 0) + count
+        by_category = by_category | {name: by_category.get(name, 0) + count}
     added = counts.succeeded + counts.failed + counts.skipped + counts.duplicates
     return replace(
         progress,
-        total=progress.total if total is None else total,
         processed=progress.processed + added,
         succeeded=progress.succeeded + counts.succeeded,
         failed=progress.failed + counts.failed,
@@ -162,6 +173,17 @@ def _counted(progress: Progress, counts: Counts | None, total: int | None) -> Pr
         duplicates=progress.duplicates + counts.duplicates,
         bytes=progress.bytes + counts.bytes,
         by_category=by_category,
+    )
+
+
+def _throttled(rate: Rate, body: Report) -> Rate:
+    """Time that a worker waited for a rate limit was not active."""
+    waited_s = min(body.throttled_s, rate.active_s - (rate.samples[-1][0] if rate.samples else 0.0))
+    return replace(
+        rate,
+        active_s=rate.active_s - waited_s,
+        throttled_s=rate.throttled_s + waited_s,
+        throttles=rate.throttles + body.throttles,
     )
 
 
@@ -190,7 +212,8 @@ def _stepped(steps: tuple[Step, ...], report: StepReport, at: datetime) -> tuple
 
 def _finished(document: Document, body: FinishJob, at: datetime) -> Document:
     left = _detached(document, body, at) if body.worker else document
-    return replace(move(left, body.status, at), reason=body.reason)
+    rate = measured(left.rate, left.progress, at) if left.progress.processed else left.rate
+    return replace(move(left, body.status, at), reason=body.reason, rate=rate)
 
 
 def _controlled(document: Document, body: ControlJob, at: datetime) -> Document:

@@ -72,9 +72,9 @@ def move(document: Document, status: Status, at: datetime) -> Document:
 
 def decide(document: Document | None, body: ChangeBody) -> bool:
     """Whether `body` changes this job; raises a RequestRefused when it may not."""
-    if isinstance(body, CreateJob):
-        return _decide_create(document, body)
     if document is None:
+        if isinstance(body, CreateJob):
+            return True
         raise JobNotFound(f"there is no job {body.job!r}", job=body.job)
     return _DECIDERS[type(body)](document, body)
 
@@ -104,10 +104,10 @@ def _check_open(document: Document) -> None:
         raise JobFinished(f"job {document.id!r} is {document.status} and stays so", job=document.id)
 
 
-def _decide_create(document: Document | None, body: CreateJob) -> bool:
-    if document is not None and document.kind != body.kind:
+def _decide_create(document: Document, body: CreateJob) -> bool:
+    if document.kind != body.kind:
         raise Conflict(f"job {body.job!r} exists with kind {document.kind!r}, not {body.kind!r}", job=body.job)
-    return document is None
+    return False
 
 
 def _decide_attach(document: Document, body: Attach) -> bool:
@@ -134,17 +134,19 @@ def _decide_detach(document: Document, body: Detach) -> bool:
 
 
 def _decide_report(document: Document, body: Report) -> bool:
-    check_worker(document, body)
-    for name in body.tracks:
-        _check_track(document, name, body)
-    if body.counts is not None:
-        counts = body.counts
+    worker = document.workers.get(body.worker)
+    if document.status in TERMINAL or worker is None or worker.incarnation != body.incarnation:
+        check_worker(document, body)
+    counts = body.counts
+    if counts is not None:
         added = counts.succeeded + counts.failed + counts.skipped + counts.duplicates
         if max(document.progress.processed + added, document.progress.bytes + counts.bytes) > MAX_COUNT:
             raise TooLarge(f"job {body.job!r} would count beyond {MAX_COUNT}")
-    _check_names(document, body)
-    if body.checkpoints or body.meta or body.steps:
+    if body.tracks or body.checkpoints or body.meta or body.steps:
+        _check_names(document, body)
         _check_packed(document, body)
+        for name in body.tracks:
+            _check_track(document, name, body)
     return True
 
 
@@ -221,6 +223,7 @@ def _decide_judged(document: Document, body: WorkerJudged) -> bool:
 
 
 _DECIDERS: dict[type, Callable[..., bool]] = {
+    CreateJob: _decide_create,
     Attach: _decide_attach,
     Detach: _decide_detach,
     Report: _decide_report,

@@ -5,12 +5,13 @@ from datetime import datetime, timedelta
 
 from msgspec.structs import replace
 
-from actorstate.core.messages.document import Document, Health, Progress, Rate, Status
+from actorstate.core.messages.document import Document, Health, Progress, Rate
 
 SAMPLE_EVERY_S = 1.0
+FIRST_SAMPLES_S = 0.2
 MAX_SAMPLES = 31
-"""The window is at most 30 samples of at least a second; the oldest sample leaves."""
-MIN_SPAN_S = 0.2
+"""The window is at most 30 samples of at least a second (the first few come sooner); the oldest leaves."""
+MIN_SPAN_S = 0.1
 MAX_ETA_S = 10 * 365 * 86_400.0
 """A remaining time over ten years is not an estimate: None instead."""
 
@@ -34,28 +35,14 @@ class Thresholds:
     stalled_after_s: float
 
 
-def clocked(rate: Rate, status: Status, elapsed_s: float, throttled_s: float = 0.0, throttles: int = 0) -> Rate:
-    """The time since the last change, told apart by what the job was doing."""
-    if status == "paused":
-        return replace(rate, paused_s=rate.paused_s + elapsed_s)
-    if status != "running":
-        return rate
-    waited = min(throttled_s, elapsed_s)
-    return replace(
-        rate,
-        active_s=rate.active_s + elapsed_s - waited,
-        throttled_s=rate.throttled_s + waited,
-        throttles=rate.throttles + throttles,
-    )
-
-
 def measured(rate: Rate, progress: Progress, at: datetime) -> Rate:
     """Rate and ETA after `progress`: least squares would be smoother, two ends of a window are honest."""
-    samples = _sampled(rate, progress.processed)
+    samples = (*rate.samples[-(MAX_SAMPLES - 1) :], (rate.active_s, progress.processed))
     (first_s, first), (last_s, last) = samples[0], (rate.active_s, progress.processed)
     span = last_s - first_s
     if span < MIN_SPAN_S or last <= first:
-        return replace(rate, samples=samples, eta=None, eta_low=None, eta_high=None)
+        stalled = 0.0 if span >= MIN_SPAN_S else None
+        return replace(rate, samples=samples, per_s=stalled, eta=None, eta_low=None, eta_high=None)
     per_s = (last - first) / span
     slow, fast = _extremes(samples, last_s, last, per_s)
     return replace(
@@ -76,7 +63,7 @@ def without_eta(rate: Rate) -> Rate:
     return replace(rate, eta=None, eta_low=None, eta_high=None)
 
 
-def judge(beat_age_s: float, progress_age_s: float, paused: bool, limits: Thresholds) -> Health:
+def judge(beat_age_s: float, progress_age_s: float, limits: Thresholds, *, paused: bool) -> Health:
     """A worker's health from the writer's monotonic clock. A paused job cannot stall."""
     if beat_age_s >= limits.dead_after_s:
         return "dead"
@@ -94,13 +81,6 @@ def health_of(document: Document) -> Health | None:
     if document.status == "paused":
         return "paused"
     return max((worker.health for worker in document.workers.values()), key=SEVERITY.index)
-
-
-def _sampled(rate: Rate, processed: int) -> tuple[tuple[float, int], ...]:
-    samples = rate.samples
-    if samples and rate.active_s - samples[-1][0] < SAMPLE_EVERY_S:
-        return samples
-    return (*samples[-(MAX_SAMPLES - 1) :], (rate.active_s, processed))
 
 
 def _extremes(samples: tuple[tuple[float, int], ...], last_s: float, last: int, per_s: float) -> tuple[float, float]:

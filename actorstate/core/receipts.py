@@ -1,4 +1,4 @@
-"""Exactly once: what each producer was told, kept per job in the same commit as the change.
+"""Exactly once: what each producer was told, kept per job in the same commit as the change (`actor.recorded`).
 
 A producer is one client process life. Its changes arrive in any order and more than once (a pool of
 sockets, resends), so "the last number seen" would lose updates; instead every reply is kept until the
@@ -7,7 +7,7 @@ producer says, by `acked`, that it has arrived. A number below that floor is nev
 
 from datetime import datetime, timedelta
 
-from actorstate.core.messages.replies import Applied, Change, Receipt
+from actorstate.core.messages.replies import Applied, Receipt
 from actorstate.core.messages.requests import Request
 from actorstate.core.rate import Now
 from actorstate.errors import BadMessage, Busy, OutcomeUnknown
@@ -36,16 +36,6 @@ def known_reply(receipt: Receipt | None, forgotten_until: datetime | None, reque
     if len(receipt.replies) >= MAX_IN_FLIGHT and request.acked <= receipt.floor:
         raise Busy(f"{MAX_IN_FLIGHT} changes of this client are unanswered", retry_after_s=0.1)
     return None
-
-
-def recorded(receipt: Receipt | None, change: Change, applied: Applied) -> Receipt:
-    """The receipt after `change` was answered with `applied`."""
-    if receipt is None:
-        return Receipt(seen_at=change.at, floor=change.acked, replies={change.id: applied})
-    floor = max(receipt.floor, change.acked)
-    kept = {number: reply for number, reply in receipt.replies.items() if number >= floor}
-    kept[change.id] = applied
-    return Receipt(seen_at=change.at, floor=floor, replies=kept)
 
 
 def remembered(receipts: dict[bytes, Receipt], at: datetime) -> dict[bytes, Receipt]:

@@ -18,10 +18,10 @@ SQLite swallows their errors and a failed fsync must end the writer: `_checkpoin
 """
 
 import contextlib
-import hashlib
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
+from hashlib import blake2b
 from pathlib import Path
 
 from actorstate import telemetry
@@ -31,8 +31,9 @@ from actorstate.store.contract import JobCommit, JobQuery, StoredChange, StoredJ
 APPLICATION_ID = 0x41435354
 SCHEMA_VERSION = 1
 ROWS_A_STATEMENT = 64
-CHECKPOINT_WAL_BYTES = 4 * 1024 * 1024
-"""A longer log is moved into the database after the commit that made it so."""
+PAGE_BYTES = 4_096
+CHECKPOINT_WAL_BYTES = 2 * 1024 * 1024
+"""After so many bytes (a page for each commit, and its bodies) the log is moved into the database."""
 KEYFRAMES_TRIED = 8
 """How many keyframes back a damaged one is replaced by history before the job is called corrupt."""
 
@@ -60,12 +61,14 @@ SELECT job FROM jobs WHERE NOT deleted AND job > :after AND (:status IS NULL OR 
 AND (:kind IS NULL OR kind = :kind) AND (:health IS NULL OR health = :health) AND (NOT :attached OR health <> '')
 ORDER BY job LIMIT :limit
 """
+_INSERT_CHANGES = ["INSERT INTO changes VALUES " + ",".join(["(?,?,?,?)"] * n) for n in range(ROWS_A_STATEMENT + 1)]
+_FENCE = "UPDATE writer SET commits = ?, chain = ? WHERE epoch = ?"
 _FULL_EXTENDED = frozenset({sqlite3.SQLITE_IOERR_SHMSIZE})
 
 
 def digest(job: str, revision: int, body: bytes) -> bytes:
     """16 bytes of BLAKE2b over where a body belongs and what it is."""
-    return hashlib.blake2b(b"%s\0%d\0%s" % (job.encode(), revision, body), digest_size=16).digest()
+    return blake2b(b"%s\0%d\0%s" % (job.encode(), revision, body), digest_size=16).digest()
 
 
 class SqliteStore:
@@ -73,9 +76,9 @@ class SqliteStore:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._log = path.with_name(path.name + "-wal")
         self._commits = 0
         self._chain = b""
+        self._unmoved_bytes = 0
         self.sync_s = 0.0
 
     def open(self) -> None:
@@ -95,21 +98,39 @@ class SqliteStore:
 
     def set_epoch(self, epoch: int) -> None:
         """See Store."""
-        with _typed_errors(self._path), self._transaction():
+        with _typed_errors(self._path):
             self._writing.execute("UPDATE writer SET epoch = ?", (epoch,))
 
     def commit(self, epoch: int, batch: Sequence[JobCommit]) -> None:
         """See Store."""
-        rows = [(part.job, change.revision, change.body) for part in batch for change in part.changes]
-        signed = [(*row, digest(*row)) for row in rows]
-        chain = hashlib.blake2b(b"".join([self._chain, *(row[3] for row in signed)]), digest_size=16).digest()
-        with _typed_errors(self._path):
-            with self._transaction():
-                self._fence(epoch, chain)
-                self._insert("changes", signed)
-                self._write_rest(batch)
+        rows = [
+            (part.job, change.revision, change.body, digest(part.job, change.revision, change.body))
+            for part in batch
+            for change in part.changes
+        ]
+        chain = blake2b(b"".join([self._chain, *[row[3] for row in rows]]), digest_size=16).digest()
+        try:
+            self._writing.execute("BEGIN IMMEDIATE")
+            fence = (self._commits + 1, chain, epoch)
+            if self._writing.execute(_FENCE, fence).rowcount != 1:
+                raise EpochFenced(f"another writer has taken {self._path.parent} over from epoch {epoch}")
+            for start in range(0, len(rows), ROWS_A_STATEMENT):
+                chunk = rows[start : start + ROWS_A_STATEMENT]
+                self._writing.execute(_INSERT_CHANGES[len(chunk)], [value for row in chunk for value in row])
+            for part in batch:
+                if part.index is not None or part.keyframe is not None or part.deleted:
+                    self._write_rest(part)
+            if "store.written" in telemetry.heard:
                 telemetry.event("store.written", commits=self._commits + 1)
-            self._commits, self._chain = self._commits + 1, chain
+            started = time.perf_counter()
+            self._writing.execute("COMMIT")
+        except BaseException as error:
+            self._roll_back(error)
+            raise
+        self.sync_s = time.perf_counter() - started
+        self._commits, self._chain = self._commits + 1, chain
+        self._unmoved_bytes += sum([len(row[2]) for row in rows]) + PAGE_BYTES
+        if self._unmoved_bytes > CHECKPOINT_WAL_BYTES:
             self._checkpoint()
 
     def load(self, job: str) -> StoredJob | None:
@@ -158,42 +179,24 @@ class SqliteStore:
         if empty:
             self._writing.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT;")
 
-    @contextlib.contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._writing.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-            started = time.perf_counter()
-            self._writing.execute("COMMIT")
-            self.sync_s = time.perf_counter() - started
-        except BaseException:
-            if self._writing.in_transaction:
+    def _roll_back(self, error: BaseException) -> None:
+        """Leaves the store as it was; what SQLite said is raised as a typed error."""
+        if self._writing.in_transaction:
+            with contextlib.suppress(sqlite3.Error):
                 self._writing.execute("ROLLBACK")
-            raise
+        if isinstance(error, sqlite3.Error):
+            raise _typed(error, self._path) from error
 
-    def _fence(self, epoch: int, chain: bytes) -> None:
-        statement = "UPDATE writer SET commits = ?, chain = ? WHERE epoch = ?"
-        if self._writing.execute(statement, (self._commits + 1, chain, epoch)).rowcount != 1:
-            raise EpochFenced(f"another writer has taken {self._path.parent} over from epoch {epoch}")
-
-    def _insert(self, table: str, rows: list[tuple[str, int, bytes, bytes]]) -> None:
-        for start in range(0, len(rows), ROWS_A_STATEMENT):
-            chunk = rows[start : start + ROWS_A_STATEMENT]
-            values = ",".join(["(?,?,?,?)"] * len(chunk))
-            flat = [value for row in chunk for value in row]
-            self._writing.execute(f"INSERT INTO {table} VALUES {values}", flat)  # noqa: S608 - our own table names
-
-    def _write_rest(self, batch: Sequence[JobCommit]) -> None:
-        for part in batch:
-            if part.index is not None:
-                self._writing.execute(
-                    _UPSERT_INDEX, (part.job, part.index.kind, part.index.status, part.index.health)
-                )
-            if part.deleted:
-                self._bury(part.job)
-        keyframes = [(part.job, part.revision, part.keyframe) for part in batch if part.keyframe is not None]
-        if keyframes:
-            self._insert("keyframes", [(*row, digest(*row)) for row in keyframes])
+    def _write_rest(self, part: JobCommit) -> None:
+        if part.index is not None:
+            index = (part.job, part.index.kind, part.index.status, part.index.health)
+            self._writing.execute(_UPSERT_INDEX, index)
+        if part.deleted:
+            self._bury(part.job)
+        if part.keyframe is not None:
+            signed = digest(part.job, part.revision, part.keyframe)
+            row = (part.job, part.revision, part.keyframe, signed)
+            self._writing.execute("INSERT INTO keyframes VALUES (?, ?, ?, ?)", row)
 
     def _bury(self, job: str) -> None:
         self._writing.execute("DELETE FROM changes WHERE job = ?", (job,))
@@ -215,8 +218,8 @@ class SqliteStore:
         return None
 
     def _checkpoint(self) -> None:
-        if not self._log.exists() or self._log.stat().st_size < CHECKPOINT_WAL_BYTES:
-            return
+        """Moves the log into the database; on a full disk it stays where it is until the next time."""
+        self._unmoved_bytes = 0
         with contextlib.suppress(DiskFull), _typed_errors(self._path):
             self._writing.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
@@ -234,12 +237,14 @@ def _typed_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        code = getattr(error, "sqlite_errorcode", 0)
-        if code & 0xFF == sqlite3.SQLITE_FULL or code in _FULL_EXTENDED:
-            raise DiskFull(f"the disk under {path} is full; nothing was written") from error
-        if code & 0xFF in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
-            raise StoreFailed(
-                f"{path} is damaged ({error}); it was left as it is",
-                hint="keep a copy of the directory, then restore the newest backup of it",
-            ) from error
-        raise StoreFailed(f"{path} cannot be written or read: {error}") from error
+        raise _typed(error, path) from error
+
+
+def _typed(error: sqlite3.Error, path: Path) -> StoreError:
+    code = getattr(error, "sqlite_errorcode", 0)
+    if code & 0xFF == sqlite3.SQLITE_FULL or code in _FULL_EXTENDED:
+        return DiskFull(f"the disk under {path} is full; nothing was written")
+    if code & 0xFF in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
+        hint = "keep a copy of the directory, then restore the newest backup of it"
+        return StoreFailed(f"{path} is damaged ({error}); it was left as it is", hint=hint)
+    return StoreFailed(f"{path} cannot be written or read: {error}")

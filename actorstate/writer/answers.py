@@ -13,11 +13,11 @@ from actorstate.core.actor import Actor
 from actorstate.core.job import check_worker
 from actorstate.core.messages.document import Intent
 from actorstate.core.messages.replies import Answer, Beaten, Found, Listed, NotModified, Refused, WriterState
-from actorstate.core.messages.requests import Ask, Body, Get, Heartbeat, ListJobs, Report, Request
+from actorstate.core.messages.requests import Ask, Body, Get, Heartbeat, ListJobs, Request
 from actorstate.errors import ActorStateError, JobNotFound
 from actorstate.store.contract import JobQuery, Store
 from actorstate.writer.commit import Committer
-from actorstate.writer.liveness import Liveness
+from actorstate.writer.liveness import ages_s, follow
 from actorstate.writer.residents import Residents
 
 MAX_LIST_BYTES = 2 * 1024 * 1024
@@ -49,11 +49,10 @@ class Answers:
     """Reads from committed state alone; used by the loop."""
 
     def __init__(
-        self, store: Store, residents: Residents, liveness: Liveness, committer: Committer, settings: WriterSettings
+        self, store: Store, residents: Residents, committer: Committer, settings: WriterSettings
     ) -> None:
-        self._store, self._residents, self._liveness = store, residents, liveness
-        self._committer, self._settings = committer, settings
-        self._waiters: dict[str, list[Waiter]] = defaultdict(list)
+        self._store, self._residents, self._committer, self._settings = store, residents, committer, settings
+        self.waiters: dict[str, list[Waiter]] = defaultdict(list)
         self._held = 0
         self._changed: set[str] = set()
         self._started = time.monotonic()
@@ -73,29 +72,23 @@ class Answers:
 
     def intent(self, body: Body) -> Intent | None:
         """What a worker should do, told with the answer to its beat."""
-        actor = self._residents.peek(body.job) if isinstance(body, Heartbeat) else None
+        actor = self._residents.actors.get(body.job) if isinstance(body, Heartbeat) else None
         return actor.intent() if actor is not None else None
-
-    def note(self, body: Body, monotonic: float) -> None:
-        """A report is a sign of life too."""
-        if isinstance(body, Report):
-            self._liveness.heard(body.job, body.worker, monotonic, advanced=body.counts is not None)
 
     def changed(self, job: str) -> None:
         """News for those who wait for this job."""
-        if job in self._waiters:
-            self._changed.add(job)
+        self._changed.add(job)
 
     def next_expiry(self) -> float:
         """When (monotonic) the first waiting reader must get its answer; never, if nobody waits."""
         if self._changed:
             return 0.0
-        return min((waiter.until for held in self._waiters.values() for waiter in held), default=float("inf"))
+        return min((waiter.until for held in self.waiters.values() for waiter in held), default=float("inf"))
 
     def due(self, monotonic: float) -> Iterator[tuple[Waiter, Answer]]:
         """Readers whose wait is over, and what they get."""
-        for job in list(self._waiters):
-            held = self._waiters[job]
+        for job in list(self.waiters):
+            held = self.waiters[job]
             over = [waiter for waiter in held if job in self._changed or waiter.until <= monotonic]
             if not over:
                 continue
@@ -104,7 +97,7 @@ class Answers:
                 yield waiter, self._look_again(waiter, monotonic)
             self._held -= len(over)
             if not held:
-                del self._waiters[job]
+                del self.waiters[job]
         self._changed.clear()
 
     def _get(self, client: bytes, number: int, body: Get) -> Answer | None:
@@ -116,7 +109,7 @@ class Answers:
         finished = actor.document is not None and actor.document.finished
         if body.wait_s <= 0 or finished or self._held >= self._settings.max_waiters:
             return NotModified(actor.revision)
-        self._waiters[body.job].append(Waiter(client, number, body.job, body.newer_than, monotonic + body.wait_s))
+        self.waiters[body.job].append(Waiter(client, number, body.job, body.newer_than, monotonic + body.wait_s))
         self._held += 1
         return None
 
@@ -124,7 +117,7 @@ class Answers:
         packed = actor.encoded()
         if packed is None:
             raise JobNotFound(f"there is no job {actor.job!r}", job=actor.job)
-        return Found(Raw(packed), self._liveness.ages_s(actor.job, monotonic))
+        return Found(Raw(packed), ages_s(actor, monotonic))
 
     def _look_again(self, waiter: Waiter, monotonic: float) -> Answer:
         try:
@@ -139,7 +132,8 @@ class Answers:
         monotonic = time.monotonic()
         actor = self._residents.find(body.job, monotonic)
         check_worker(actor.document, body)
-        self._liveness.heard(body.job, body.worker, monotonic, advanced=False)
+        follow(actor, monotonic)
+        actor.beats[body.worker].heard_at = monotonic
         return Beaten()
 
     def _list(self, body: ListJobs) -> Listed:
@@ -164,9 +158,9 @@ class Answers:
             commits=self._committer.commits,
             changes=self._committer.changes,
             reads=self.statistics.reads,
-            resident=len(self._residents),
-            waiting=self._residents.waiting,
-            workers=len(self._liveness),
+            resident=len(self._residents.actors),
+            waiting=self._committer.waiting,
+            workers=sum(len(actor.beats) for actor in self._residents.actors.values()),
             sync_s=self._committer.sync_s,
             beside=self._committer.beside,
             refusals=dict(self.statistics.refusals),

@@ -8,23 +8,23 @@ Nobody learns what is not on the disk. What arrives meanwhile waits in the mailb
 Whatever goes wrong in the commit thread is raised in the loop, and ends the writer.
 """
 
-import statistics
 import threading
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from queue import SimpleQueue
 
 from actorstate import telemetry
 from actorstate.config import WriterSettings
-from actorstate.core.actor import Actor, Envelope, Staged
+from actorstate.core.actor import Actor, Envelope
 from actorstate.core.messages.replies import Applied, WorkerJudged
 from actorstate.core.rate import Now
-from actorstate.errors import ActorFailed, ActorStateError, DiskFull, JobParked
+from actorstate.errors import ActorFailed, ActorStateError, Busy, DiskFull, JobParked
 from actorstate.store.contract import IndexRow, JobCommit, Store, StoredChange
 from actorstate.writer.residents import Residents
 
-SYNCS_MEASURED = 15
+SYNC_WEIGHT = 0.1
+SYNC_OUTLIER_RATIO = 8
+"""The sync time is a moving average; one outlier counts as at most this many thresholds."""
 BACK_IN_LOOP_RATIO = 0.7
 """Hysteresis: the commit returns into the loop only when syncs are this much below the threshold."""
 
@@ -43,50 +43,70 @@ class Batch:
 
 
 class Committer:
-    """Carries out the law for one store and epoch; `wake` is called from the commit thread when it is done."""
+    """Carries out the law for one store and epoch; `wake` is called from the commit thread when it is done.
+
+    `sync_s` is the moving average of what the disk takes for a commit, in seconds.
+    """
 
     def __init__(self, store: Store, epoch: int, settings: WriterSettings, wake: Callable[[], None]) -> None:
         self._store, self._epoch, self._settings, self._wake = store, epoch, settings, wake
-        self._syncs: deque[float] = deque(maxlen=SYNCS_MEASURED)
+        self._line: dict[str, Actor] = {}
         self._orders: SimpleQueue[Batch | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
-        self.under_way: Batch | None = None
         self._done: Batch | None = None
+        self.under_way: Batch | None = None
         self.beside = settings.beside_above_s <= 0
-        self.commits = 0
-        self.changes = 0
+        self.waiting = self.commits = self.changes = 0
+        self.sync_s = 0.0
 
-    @property
-    def sync_s(self) -> float:
-        """Median time of the last syncs in seconds."""
-        return statistics.median(self._syncs) if self._syncs else 0.0
+    def post(self, actor: Actor, envelope: Envelope) -> None:
+        """Into the actor's mailbox, and the actor into the line. Raises Busy at a bound; nothing is dropped."""
+        if len(actor.mailbox) >= self._settings.max_mailbox or self.waiting >= self._settings.max_waiting:
+            raise Busy(f"{self.waiting} requests wait for the disk, {len(actor.mailbox)} of them here", retry_after_s=0.1)
+        actor.mailbox.append(envelope)
+        self._line[actor.job] = actor
+        self.waiting += 1
 
-    def gather(self, residents: Residents, now: Now) -> Batch:
-        """Lets actors with mail propose, round by round, until the batch is full or nobody has more."""
+    def gather(self, now: Now) -> Batch:
+        """Lets the actors in line propose, each at most `max_turn` before it goes to the end of the line."""
         batch, room = Batch(), self._settings.max_batch
-        while room > 0 and (turn := residents.take(min(room, self._settings.max_turn))):
-            actor, mail = turn
-            room -= len(mail)
-            for envelope in mail:
-                self._propose(actor, envelope, now, batch)
-        for actor in dict.fromkeys(actor for _, actor, _ in batch.outcomes):
+        while room > 0 and self._line:
+            job = next(iter(self._line))
+            actor = self._line.pop(job)
+            taken = min(room, self._settings.max_turn, len(actor.mailbox))
+            for _ in range(taken):
+                self._propose(actor, actor.mailbox.popleft(), now, batch)
+            room -= taken
+            if actor.mailbox:
+                self._line[job] = actor
+        self.waiting -= len(batch.outcomes)
+        for job, actor in {actor.job: actor for _, actor, _ in batch.outcomes}.items():
             staged = actor.seal(now)
             if staged is not None:
+                first = staged.revision - len(staged.changes) + 1
+                changes = tuple(StoredChange(first + place, body) for place, body in enumerate(staged.changes))
+                index = _index_row(actor) if staged.relisted else None
+                deleted = staged.document is None
                 batch.actors.append(actor)
-                batch.parts.append(_part(actor, staged))
+                batch.parts.append(JobCommit(job, staged.revision, changes, staged.keyframe, index, deleted))
         return batch
 
-    def store(self, batch: Batch) -> Batch | None:
-        """Commits the batch in the loop and returns it, or hands it to the commit thread and returns None."""
-        if not self.beside or not batch.parts:
-            self._commit(batch)
-            return batch
+    def hand_over(self, batch: Batch) -> None:
+        """Commits the batch in the commit thread; `finished` has it afterwards."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._work, name="actorstate-commit", daemon=True)
             self._thread.start()
         self.under_way = batch
         self._orders.put(batch)
-        return None
+
+    def carry_out(self, batch: Batch) -> None:
+        """Commits the batch here and now; an error waits in it for `settle`."""
+        try:
+            if "commit.started" in telemetry.heard:
+                telemetry.event("commit.started", parts=batch.parts)
+            self._store.commit(self._epoch, batch.parts)
+        except BaseException as error:  # noqa: BLE001 - settle() raises it in the loop
+            batch.error = error
 
     def finished(self) -> Batch | None:
         """The batch that the commit thread has done since the last call, if any."""
@@ -97,18 +117,20 @@ class Committer:
 
     def settle(self, batch: Batch, residents: Residents) -> list[Outcome]:
         """Confirms or aborts the actors and returns what to tell whom. Raises what must end the writer."""
-        error = batch.error
-        if error is not None and not isinstance(error, DiskFull):
-            raise error
+        if batch.error is not None:
+            return self._aborted(batch, batch.error)
         for actor in batch.actors:
-            actor.abort() if error is not None else actor.confirm()
+            actor.confirm()
         for actor in batch.broken:
             residents.reload(actor)
-        if error is not None:
-            telemetry.event("commit.refused", code=error.code)
-            return [(envelope, actor, error) for envelope, actor, _ in batch.outcomes]
         if batch.parts:
-            self._measured(batch)
+            self.commits += 1
+            self.changes += sum([len(part.changes) for part in batch.parts])
+            limit, sync_s = self._settings.beside_above_s, self._store.sync_s
+            self.sync_s += (min(sync_s, SYNC_OUTLIER_RATIO * limit) - self.sync_s) * SYNC_WEIGHT
+            self.beside = self.sync_s >= limit * (BACK_IN_LOOP_RATIO if self.beside else 1.0)
+            if "commit.synced" in telemetry.heard:
+                telemetry.event("commit.synced", parts=batch.parts, sync_s=sync_s)
         return batch.outcomes
 
     def probe(self) -> None:
@@ -122,72 +144,46 @@ class Committer:
             self._thread.join()
 
     def _propose(self, actor: Actor, envelope: Envelope, now: Now, batch: Batch) -> None:
+        request = envelope.request
         answer: Applied | ActorStateError
         try:
-            answer = self._step(actor, envelope, now)
+            if actor.failures >= self._settings.max_actor_failures:
+                raise JobParked(f"job {actor.job!r} is parked after {actor.failures} failures", job=actor.job)
+            if "actor.asked" in telemetry.heard:
+                telemetry.event("actor.asked", job=actor.job, request=request)
+            if isinstance(request, WorkerJudged):
+                actor.judge(request, now, self._epoch)
+                answer = Applied(actor.revision)
+            else:
+                answer = actor.propose(request, now, self._epoch)
+            actor.failures = 0
         except ActorStateError as refusal:
             answer = refusal
         except Exception as error:  # noqa: BLE001 - let it crash, alone: this actor is reloaded, others go on
-            actor.failures += 1
-            batch.broken.append(actor)
-            telemetry.event("actor.failed", job=actor.job, error=error, failures=actor.failures)
-            answer = ActorFailed(f"the actor of job {actor.job!r} failed: {error!r}", job=actor.job)
+            answer = self._crashed(actor, error, batch)
         batch.outcomes.append((envelope, actor, answer))
 
-    def _step(self, actor: Actor, envelope: Envelope, now: Now) -> Applied:
-        if actor.failures >= self._settings.max_actor_failures:
-            raise JobParked(f"job {actor.job!r} is parked after {actor.failures} failures", job=actor.job)
-        telemetry.event("actor.asked", job=actor.job, request=envelope.request)
-        if isinstance(envelope.request, WorkerJudged):
-            actor.judge(envelope.request, now, self._epoch)
-            return Applied(actor.revision)
-        applied = actor.propose(envelope.request, now, self._epoch)
-        actor.failures = 0
-        return applied
+    def _crashed(self, actor: Actor, error: Exception, batch: Batch) -> ActorFailed:
+        actor.failures += 1
+        batch.broken.append(actor)
+        telemetry.event("actor.failed", job=actor.job, error=error, failures=actor.failures)
+        return ActorFailed(f"the actor of job {actor.job!r} failed: {error!r}", job=actor.job)
 
-    def _commit(self, batch: Batch) -> None:
-        if not batch.parts:
-            return
-        try:
-            telemetry.event("commit.started", parts=len(batch.parts))
-            self._store.commit(self._epoch, batch.parts)
-        except BaseException as error:  # noqa: BLE001 - settle() raises it in the loop
-            batch.error = error
+    def _aborted(self, batch: Batch, error: BaseException) -> list[Outcome]:
+        if not isinstance(error, DiskFull):
+            raise error
+        for actor in batch.actors:
+            actor.abort()
+        telemetry.event("commit.refused", error=error)
+        return [(envelope, actor, error) for envelope, actor, _ in batch.outcomes]
 
     def _work(self) -> None:
         while (batch := self._orders.get()) is not None:
-            self._commit(batch)
+            self.carry_out(batch)
             self._done = batch
             self._wake()
 
-    def _measured(self, batch: Batch) -> None:
-        self.commits += 1
-        changes = sum(len(part.changes) for part in batch.parts)
-        self.changes += changes
-        self._syncs.append(self._store.sync_s)
-        telemetry.event("commit.synced", changes=changes, sync_s=self._store.sync_s)
-        limit = self._settings.beside_above_s
-        self.beside = self.sync_s > limit * (BACK_IN_LOOP_RATIO if self.beside else 1.0)
 
-
-def _part(actor: Actor, staged: Staged) -> JobCommit:
-    first = staged.revision - len(staged.changes) + 1
-    return JobCommit(
-        job=actor.job,
-        revision=staged.revision,
-        changes=tuple(StoredChange(first + place, body) for place, body in enumerate(staged.changes)),
-        keyframe=staged.keyframe,
-        index=_index_change(actor, staged),
-        deleted=staged.document is None,
-    )
-
-
-def _index_change(actor: Actor, staged: Staged) -> IndexRow | None:
-    before, after = actor.document, staged.document
-    if after is None:
-        return None
-    row = IndexRow(after.kind, after.status, after.health or "")
-    if before is not None and row == IndexRow(before.kind, before.status, before.health or ""):
-        return None
-    return row
-
+def _index_row(actor: Actor) -> IndexRow | None:
+    document = actor.staged.document if actor.staged else None
+    return None if document is None else IndexRow(document.kind, document.status, document.health or "")

@@ -50,7 +50,7 @@ def serve(directory: Path, settings: WriterSettings, ready: Callable[[Endpoint],
     make_private_folder(private_folder(directory))
     lock = WriterLock(directory)
     lock.acquire()
-    stop_log = telemetry.listen(_log_event)
+    stop_log = telemetry.listen(_log_event, *_LEVELS)
     try:
         with _opened(SqliteStore(directory / "jobs.sqlite")) as store:
             return _serve(directory, settings, store, lock, ready)
@@ -71,7 +71,7 @@ def _serve(
     directory: Path, settings: WriterSettings, store: Store, lock: WriterLock, ready: Callable[[Endpoint], None]
 ) -> int:
     epoch = next_epoch(directory, store)
-    server = Server(store, epoch, settings, lock.check)
+    server = Server(store, epoch, settings, lock.descriptor)
     requests, changes = socket_addresses(directory)
     server.bind(requests, changes)
     try:
@@ -136,7 +136,7 @@ def _keep_watchdog(server: Server) -> None:
     server.on_tick = tell
 
 
-_LOGGED = {
+_LEVELS = {
     "actor.failed": logging.ERROR,
     "actor.lost": logging.ERROR,
     "recovery.failed": logging.ERROR,
@@ -148,7 +148,6 @@ _LOGGED = {
 
 
 def _log_event(name: str, fields: dict[str, object]) -> None:
-    level = _LOGGED.get(name)
-    if level is not None:
-        error = fields.get("error")
-        log.log(level, "%s %s", name, fields, exc_info=error if isinstance(error, Exception) else None)
+    level = _LEVELS[name]
+    error = fields.get("error")
+    log.log(level, "%s %s", name, fields, exc_info=error if isinstance(error, Exception) else None)

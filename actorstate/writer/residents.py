@@ -1,11 +1,11 @@
-"""The actors in memory: found or loaded on demand, served in turn, sent away when idle."""
+"""The actors in memory: found or loaded on demand, sent away when idle."""
 
 from collections.abc import Iterator
 
 from actorstate import telemetry
 from actorstate.config import WriterSettings
-from actorstate.core.actor import Actor, Envelope
-from actorstate.errors import Busy, CorruptJob, JobNotFound
+from actorstate.core.actor import Actor
+from actorstate.errors import CorruptJob, JobNotFound
 from actorstate.store.contract import JobQuery, Store
 
 
@@ -15,55 +15,22 @@ class Residents:
     def __init__(self, store: Store, settings: WriterSettings) -> None:
         self._store = store
         self._settings = settings
-        self._actors: dict[str, Actor] = {}
-        self._ready: dict[str, Actor] = {}
-        self.waiting = 0
-
-    def __len__(self) -> int:
-        return len(self._actors)
-
-    def __iter__(self) -> Iterator[Actor]:
-        return iter(self._actors.values())
-
-    def peek(self, job: str) -> Actor | None:
-        """The job's actor if it is in memory."""
-        return self._actors.get(job)
+        self.actors: dict[str, Actor] = {}
 
     def find(self, job: str, monotonic: float) -> Actor:
         """The job's actor, loaded if need be. Raises JobNotFound, CorruptJob."""
-        actor = self._actors.get(job) or self._load(job)
+        actor = self.actors.get(job) or self._load(job)
         if actor is None:
             raise JobNotFound(f"there is no job {job!r}", job=job)
         actor.used_at = monotonic
         return actor
 
-    def find_or_new(self, job: str, monotonic: float) -> Actor:
+    def find_or_new(self, job: str) -> Actor:
         """As `find`, with an empty actor for a job that does not exist yet."""
-        actor = self._actors.get(job) or self._load(job)
+        actor = self.actors.get(job) or self._load(job)
         if actor is None:
-            actor = self._actors[job] = Actor(job)
-        actor.used_at = monotonic
+            actor = self.actors[job] = Actor(job)
         return actor
-
-    def post(self, actor: Actor, envelope: Envelope) -> None:
-        """Into the actor's mailbox; raises Busy at a bound."""
-        if self.waiting >= self._settings.max_waiting:
-            raise Busy(f"{self.waiting} requests wait for the disk already", retry_after_s=0.1)
-        actor.offer(envelope, self._settings.max_mailbox)
-        self.waiting += 1
-        self._ready[actor.job] = actor
-
-    def take(self, limit: int) -> tuple[Actor, list[Envelope]] | None:
-        """Up to `limit` envelopes of the actor whose turn it is; with more mail it goes to the end of the line."""
-        if not self._ready:
-            return None
-        job = next(iter(self._ready))
-        actor = self._ready.pop(job)
-        mail = [actor.mailbox.popleft() for _ in range(min(limit, len(actor.mailbox)))]
-        self.waiting -= len(mail)
-        if actor.mailbox:
-            self._ready[job] = actor
-        return actor, mail
 
     def reload(self, actor: Actor) -> None:
         """Back to what the store holds, mailbox kept; an actor that cannot be restored is parked."""
@@ -76,12 +43,12 @@ class Residents:
 
     def evict(self, monotonic: float) -> None:
         """Sends away actors that were idle too long, and above the maximum the idlest."""
-        idle = [actor for actor in self._actors.values() if _may_leave(actor)]
+        idle = [actor for actor in self.actors.values() if _may_leave(actor)]
         idle.sort(key=lambda actor: actor.used_at)
-        surplus = len(self._actors) - self._settings.max_resident
+        surplus = len(self.actors) - self._settings.max_resident
         for place, actor in enumerate(idle):
             if place < surplus or monotonic - actor.used_at >= self._settings.idle_after_s:
-                del self._actors[actor.job]
+                del self.actors[actor.job]
                 telemetry.event("actor.evicted", job=actor.job)
 
     def attached_jobs(self) -> Iterator[str]:
@@ -97,7 +64,7 @@ class Residents:
             return None
         actor = Actor(job)
         actor.restore(stored.keyframe, stored.changes)
-        self._actors[job] = actor
+        self.actors[job] = actor
         return actor
 
 

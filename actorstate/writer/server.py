@@ -7,11 +7,13 @@
 One reply frame a client a commit. The loop never forks and never sleeps.
 """
 
+import contextlib
 import os
 import time
 from collections import defaultdict
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import cast
 
 import zmq
 
@@ -19,15 +21,15 @@ from actorstate import telemetry
 from actorstate.config import WriterSettings
 from actorstate.core import codec
 from actorstate.core.actor import Actor, Envelope
-from actorstate.core.messages.replies import Applied, JobChanged, Reply
-from actorstate.core.messages.requests import Attach, ChangeRequest, Request
+from actorstate.core.messages.replies import JobChanged, Reply
+from actorstate.core.messages.requests import Ask, Attach, Get, Heartbeat, ListJobs, Request
 from actorstate.core.rate import Now
 from actorstate.endpoint import boot_id
-from actorstate.errors import ActorStateError, BadMessage, Busy
+from actorstate.errors import ActorStateError, BadMessage, Busy, EpochFenced
 from actorstate.store.contract import Store
 from actorstate.writer.answers import Answers, refusal
 from actorstate.writer.commit import Batch, Committer
-from actorstate.writer.liveness import Liveness
+from actorstate.writer.liveness import Liveness, follow
 from actorstate.writer.residents import Residents
 
 TICK_S = 1.0
@@ -38,16 +40,16 @@ CLOSE_LINGER_MS = 500
 
 
 class Server:
-    """The writer's sockets and loop. `check` is called before each commit and raises when the lock was lost."""
+    """The writer's sockets and loop. `lock` is the descriptor of the lock file that this process holds."""
 
-    def __init__(self, store: Store, epoch: int, settings: WriterSettings, check: Callable[[], None]) -> None:
-        self._epoch, self._settings, self._check = epoch, settings, check
+    def __init__(self, store: Store, epoch: int, settings: WriterSettings, lock: int) -> None:
+        self._epoch, self._settings, self._lock = epoch, settings, lock
         self._boot = boot_id()
         self._woken, self._wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._residents = Residents(store, settings)
         self._committer = Committer(store, epoch, settings, self._poke)
         self._liveness = Liveness(settings)
-        self._answers = Answers(store, self._residents, self._liveness, self._committer, settings)
+        self._answers = Answers(store, self._residents, self._committer, settings)
         self._outbox: dict[bytes, list[Reply]] = defaultdict(list)
         self._sequence = 0
         self._stop_by: float | None = None
@@ -84,7 +86,7 @@ class Server:
             except ActorStateError as error:
                 telemetry.event("recovery.failed", job=job, error=error)
                 continue
-            self._liveness.follow(job, actor.document, monotonic)
+            follow(actor, monotonic)
 
     def stop(self) -> None:
         """Ends the loop once all that was accepted is committed and answered."""
@@ -99,6 +101,8 @@ class Server:
             if time.monotonic() >= self._next_tick:
                 self._tick()
             self._commit()
+            if self._answers.waiters:
+                self._answer_waiters()
             self._send()
 
     def close(self) -> None:
@@ -113,9 +117,9 @@ class Server:
     def _drained(self) -> bool:
         if self._stop_by is None:
             return False
-        busy = self._committer.under_way is not None or self._residents.waiting
+        busy = self._committer.under_way is not None or self._committer.waiting
         if busy and time.monotonic() > self._stop_by:
-            telemetry.event("writer.drain_failed", waiting=self._residents.waiting)
+            telemetry.event("writer.drain_failed", waiting=self._committer.waiting)
             return True
         return not busy
 
@@ -123,124 +127,113 @@ class Server:
         os.write(self._wake, b"c")
 
     def _wait(self) -> None:
-        ready = self._residents.waiting and self._committer.under_way is None
+        ready = self._committer.waiting and self._committer.under_way is None
         until = min(self._next_tick, self._answers.next_expiry())
         timeout_ms = 0 if ready else max(0, int((until - time.monotonic()) * 1000) + 1)
         events = dict(self._poller.poll(timeout_ms))
         if self._woken in events:
             os.read(self._woken, 4096)
-        while self._feed.getsockopt(zmq.EVENTS) & zmq.POLLIN:
+        while cast("int", self._feed.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
             self._feed.recv()
 
     def _receive(self) -> None:
         for _ in range(self._settings.max_drain):
-            if not self._router.getsockopt(zmq.EVENTS) & zmq.POLLIN:
+            if not cast("int", self._router.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
                 return
-            client, frame = self._router.recv(), b""
-            extra = 0
+            client, frames = self._router.recv(), 0
             while self._router.getsockopt(zmq.RCVMORE):
                 frame = self._router.recv()
-                extra += 1
-            self._handle(client, frame, whole=extra == 1)
+                frames += 1
+            try:
+                if frames != 1:
+                    raise BadMessage("a request is one frame")
+                self._handle(client, frame)
+            except ActorStateError as error:
+                self._refuse(client, 0, error)
 
-    def _handle(self, client: bytes, frame: bytes, *, whole: bool) -> None:
-        number = 0
-        try:
-            if not whole:
-                raise BadMessage("a request is one frame")
-            request = codec.decode_request(frame)
-            number = request.id
-            if self._expired(request):
-                self._answers.statistics.expired += 1
-                return
-            self._dispatch(client, request)
-        except ActorStateError as error:
-            self._refuse(client, number, error)
-
-    def _expired(self, request: Request) -> bool:
-        """Only a request of this boot can have expired on its way; for others the time counts from arrival."""
-        return request.boot == self._boot and 0 < request.expires_at < time.monotonic()
-
-    def _dispatch(self, client: bytes, request: Request) -> None:
-        body = request.body
-        if isinstance(body, ChangeRequest):
-            self._accept(client, request, body)
+    def _handle(self, client: bytes, frame: bytes) -> None:
+        request = codec.decode_request(frame)
+        if request.boot == self._boot and 0 < request.expires_at < time.monotonic():
+            self._answers.statistics.expired += 1
             return
+        body = request.body
+        try:
+            if isinstance(body, Get | ListJobs | Ask | Heartbeat):
+                self._read(client, request)
+                return
+            actor = self._residents.actors.get(body.job) or self._residents.find_or_new(body.job)
+            if self._stop_by is not None:
+                raise Busy("the writer is stopping", retry_after_s=0.2)
+            if isinstance(body, Attach):
+                self._judge(actor, time.monotonic())
+            self._committer.post(actor, Envelope(request, client, request.id))
+        except ActorStateError as error:
+            self._refuse(client, request.id, error)
+
+    def _read(self, client: bytes, request: Request) -> None:
         answer = self._answers.read(client, request)
         if answer is not None:
-            self._outbox[client].append(Reply(request.id, self._epoch, answer, self._answers.intent(body)))
-
-    def _accept(self, client: bytes, request: Request, body: ChangeRequest) -> None:
-        if self._stop_by is not None:
-            raise Busy("the writer is stopping", retry_after_s=0.2)
-        monotonic = time.monotonic()
-        actor = self._residents.find_or_new(body.job, monotonic)
-        if isinstance(body, Attach):
-            self._judge(actor, monotonic)
-        self._residents.post(actor, Envelope(request, client))
+            self._outbox[client].append(Reply(request.id, self._epoch, answer, self._answers.intent(request.body)))
 
     def _judge(self, actor: Actor, monotonic: float) -> None:
-        if actor.document is not None:
-            for judged in self._liveness.findings(actor.document, monotonic):
-                self._residents.post(actor, Envelope(judged))
+        for judged in self._liveness.findings(actor, monotonic):
+            self._committer.post(actor, Envelope(judged))
 
     def _tick(self) -> None:
         monotonic = time.monotonic()
         self._next_tick = monotonic + TICK_S
-        for job in self._liveness.jobs():
-            actor = self._residents.peek(job)
-            if actor is not None and not actor.mailbox:
-                self._judge(actor, monotonic)
+        for actor in self._residents.actors.values():
+            if actor.document is not None and actor.document.workers and not actor.mailbox:
+                with contextlib.suppress(Busy):  # judged at the next tick
+                    self._judge(actor, monotonic)
         self._residents.evict(monotonic)
         if self._committer.under_way is None:
             self.on_tick(self._last_commit)
 
     def probe(self) -> None:
         """Shows that the disk still takes a commit, for a watchdog when nothing else was committed."""
-        self._check()
         self._committer.probe()
 
     def _commit(self) -> None:
-        done = self._committer.finished()
+        committer = self._committer
+        done = committer.finished()
         if done is not None:
             self._settle(done)
-        if self._committer.under_way is None and self._residents.waiting:
-            self._check()
-            batch = self._committer.gather(self._residents, Now(datetime.now(UTC), time.monotonic()))
-            stored = self._committer.store(batch)
-            if stored is not None:
-                self._settle(stored)
-        for waiter, answer in self._answers.due(time.monotonic()):
-            self._outbox[waiter.client].append(Reply(waiter.id, self._epoch, answer))
+        if committer.waiting and committer.under_way is None:
+            if not os.fstat(self._lock).st_nlink:
+                raise EpochFenced("the lock file was deleted; this writer may not be the only one any more")
+            batch = committer.gather(Now(datetime.now(UTC), time.monotonic()))
+            if batch.parts and committer.beside:
+                committer.hand_over(batch)
+                return
+            if batch.parts:
+                committer.carry_out(batch)
+            self._settle(batch)
 
     def _settle(self, batch: Batch) -> None:
         outcomes = self._committer.settle(batch, self._residents)
-        monotonic = self._last_commit = time.monotonic()
-        if batch.error is None:
-            for actor in batch.actors:
-                self._liveness.follow(actor.job, actor.document, monotonic)
-                self._publish(actor)
+        self._last_commit = time.monotonic()
         for envelope, actor, answer in outcomes:
-            self._answer(envelope, actor, answer, monotonic)
+            if isinstance(answer, ActorStateError):
+                self._refuse(envelope.reply_to, envelope.number, answer)
+            elif envelope.reply_to:
+                intent = actor.intent() if actor.document and actor.document.control else None
+                self._outbox[envelope.reply_to].append(Reply(envelope.number, self._epoch, answer, intent))
+        for actor in batch.actors if batch.error is None else ():
+            actor.used_at = self._last_commit
+            self._sequence += 1
+            self._feed.send(actor.job.encode() + b"\0", zmq.SNDMORE)
+            self._feed.send(codec.encode(JobChanged(self._epoch, self._sequence, actor.job, actor.revision)))
+            if actor.job in self._answers.waiters:
+                self._answers.changed(actor.job)
 
-    def _answer(self, envelope: Envelope, actor: Actor, answer: Applied | ActorStateError, monotonic: float) -> None:
-        if not isinstance(envelope.request, Request):
-            return
-        number, body = envelope.request.id, envelope.request.body
-        if isinstance(answer, ActorStateError):
-            self._refuse(envelope.reply_to, number, answer)
-            return
-        self._answers.note(body, monotonic)
-        self._outbox[envelope.reply_to].append(Reply(number, self._epoch, answer, actor.intent()))
-
-    def _publish(self, actor: Actor) -> None:
-        self._sequence += 1
-        changed = JobChanged(self._epoch, self._sequence, actor.job, actor.revision)
-        self._feed.send(actor.job.encode() + b"\0", zmq.SNDMORE)
-        self._feed.send(codec.encode(changed))
-        self._answers.changed(actor.job)
+    def _answer_waiters(self) -> None:
+        for waiter, answer in self._answers.due(time.monotonic()):
+            self._outbox[waiter.client].append(Reply(waiter.id, self._epoch, answer))
 
     def _refuse(self, client: bytes, number: int, error: ActorStateError) -> None:
+        if not client:
+            return
         self._answers.statistics.refusals[error.code] += 1
         self._outbox[client].append(Reply(number, self._epoch, refusal(error)))
 

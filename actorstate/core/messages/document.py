@@ -171,4 +171,10 @@ class Document(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=Tr
         return self.status in TERMINAL
 
 
+class JobState(Document, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """A job as a reader gets it: `last_beat_s` is beside the document, seconds since each worker's last beat."""
+
+    last_beat_s: dict[str, float] = {}
+
+
 TERMINAL: frozenset[Status] = frozenset({"completed", "failed", "cancelled"})

@@ -9,7 +9,7 @@ from actorstate.core.messages.requests import Attach, ControlJob, CreateJob, Del
 
 
 class Applied(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, tag=True):
-    """The change is durable as `revision` (or had been before); `incarnation` answers `Attach`."""
+    """The change is durable as `revision`, or had been before. `incarnation` is the last one given out: `Attach` gets its own."""
 
     revision: int
     incarnation: int = 0
@@ -116,10 +116,14 @@ class Change(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True
 
 
 class Receipt(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """What one producer was told: all below `floor` is answered, `replies` are those at or above it."""
+    """What one producer was told: all below `floor` is answered, `replies` are those at or above it.
+
+    `highest` is the highest number ever applied: a number above it is new without a look.
+    """
 
     seen_at: datetime
     floor: int = 0
+    highest: int = 0
     replies: dict[int, Applied] = {}
 
 
