@@ -53,5 +53,3 @@ class ClientSettings:
     """A worker's beat while nothing else is said; replies bring control intents."""
     exit_flush_s: float = 5.0
     """How long leaving a block or the process waits for the last progress to be acknowledged."""
-    max_idle_sockets: int = 64
-    """Sockets kept for reuse in one process; more are closed after use."""

@@ -1,8 +1,8 @@
 """Where the writer of a directory is found, and that there is only one: lock file, socket paths, boot id.
 
-    DIR/.actorstate/lock      held by flock while a writer lives; never deleted
-    DIR/.actorstate/epoch     the highest epoch ever, so that a lost database does not turn time back
-    DIR/.actorstate/endpoint  JSON: where to send requests, where to subscribe, which process, which boot
+DIR/.actorstate/lock      held by flock while a writer lives; never deleted
+DIR/.actorstate/epoch     the highest epoch ever, so that a lost database does not turn time back
+DIR/.actorstate/endpoint  JSON: where to send requests, where to subscribe, which process, which boot
 """
 
 import fcntl

@@ -1,32 +1,32 @@
 """The error tree. Every error says what happened, what was kept, and what to type next.
 
-    ActorStateError
-    ├── RequestRefused            the writer answered; this request changed nothing
-    │   ├── BadRequest            the request itself is wrong
-    │   │   ├── BadJobId          an id outside [A-Za-z0-9][A-Za-z0-9._:-]{0,127}
-    │   │   ├── BadMessage        bytes that are no message of this protocol
-    │   │   └── TooLarge          a frame, value or list over its limit
-    │   ├── JobNotFound
-    │   ├── Conflict              the id is taken by a job of another kind
-    │   ├── IllegalTransition     not possible in the job's present status
-    │   ├── JobFinished           the job is completed, failed or cancelled, and stays so
-    │   ├── Fenced                this worker was replaced or has detached
-    │   ├── AlreadyAttached       exclusive attach while another worker lives
-    │   ├── AlreadyTracked        the track name is in use by a live worker
-    │   ├── Busy                  a bound was reached; retry after `retry_after_s`
-    │   ├── ActorFailed           an unexpected error in this one actor; it was reloaded
-    │   └── JobParked             the actor failed repeatedly; the job waits for a person
-    ├── OutcomeUnknown            sent, but no answer tells whether it was applied
-    ├── WriterUnavailable         no writer answered; a change was not sent, a read has no answer
-    ├── RunClosed                 the run's block was left, or belongs to another process
-    ├── JobCancelled              raised inside a worker's block; swallowed where the block ends
-    └── StoreError
-        ├── DiskFull              refused; nothing half-written; reads go on
-        ├── StoreFailed           the disk failed; the writer exits and recovers at its next start
-        ├── CorruptJob            a digest does not match; the damaged rows are kept
-        ├── StoreTooNew           written by a later release
-        ├── EpochFenced           another writer has taken the directory over
-        └── WriterRunning         the directory already has a writer
+ActorStateError
+├── RequestRefused            the writer answered; this request changed nothing
+│   ├── BadRequest            the request itself is wrong
+│   │   ├── BadJobId          an id outside [A-Za-z0-9][A-Za-z0-9._:-]{0,127}
+│   │   ├── BadMessage        bytes that are no message of this protocol
+│   │   └── TooLarge          a frame, value or list over its limit
+│   ├── JobNotFound
+│   ├── Conflict              the id is taken by a job of another kind
+│   ├── IllegalTransition     not possible in the job's present status
+│   ├── JobFinished           the job is completed, failed or cancelled, and stays so
+│   ├── Fenced                this worker was replaced or has detached
+│   ├── AlreadyAttached       exclusive attach while another worker lives
+│   ├── AlreadyTracked        the track name is in use by a live worker
+│   ├── Busy                  a bound was reached; retry after `retry_after_s`
+│   ├── ActorFailed           an unexpected error in this one actor; it was reloaded
+│   └── JobParked             the actor failed repeatedly; the job waits for a person
+├── OutcomeUnknown            sent, but no answer tells whether it was applied
+├── WriterUnavailable         no writer answered; a change was not sent, a read has no answer
+├── RunClosed                 the run's block was left, or belongs to another process
+├── JobCancelled              raised inside a worker's block; swallowed where the block ends
+└── StoreError
+    ├── DiskFull              refused; nothing half-written; reads go on
+    ├── StoreFailed           the disk failed; the writer exits and recovers at its next start
+    ├── CorruptJob            a digest does not match; the damaged rows are kept
+    ├── StoreTooNew           written by a later release
+    ├── EpochFenced           another writer has taken the directory over
+    └── WriterRunning         the directory already has a writer
 """
 
 from typing import ClassVar

@@ -15,7 +15,7 @@ from typing import TypeVar
 from tenacity import RetryCallState, Retrying, retry_if_exception, wait_exponential_jitter
 
 from actorstate.core import codec
-from actorstate.core.messages.replies import Reply, Refused
+from actorstate.core.messages.replies import Refused, Reply
 from actorstate.core.messages.requests import Body, Request
 from actorstate.errors import ActorStateError, Busy, OutcomeUnknown, WriterUnavailable, from_wire
 

@@ -5,6 +5,7 @@ import secrets
 import socket
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TypeVar
 
 from actorstate.client import exits
@@ -12,6 +13,7 @@ from actorstate.client.pending import Pending
 from actorstate.client.sender import Membership, Sender, Totals, Transport
 from actorstate.client.track import Position, Turns, tracked
 from actorstate.core import codec
+from actorstate.core.evolve import intent_for_workers
 from actorstate.core.messages.document import Document, Intent, Track
 from actorstate.core.messages.payload import pack, unpack
 from actorstate.core.messages.replies import Applied, Found
@@ -27,7 +29,6 @@ from actorstate.core.messages.requests import (
     StepReport,
     TrackPoint,
 )
-from actorstate.core.evolve import intent_for_workers
 from actorstate.endpoint import process_space, process_started
 from actorstate.errors import ActorStateError, BadMessage, BadRequest, JobCancelled, JobFinished, JobNotFound
 
@@ -247,21 +248,30 @@ class _TrackPort:
         self._run.heed(save)
 
 
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """How a worker wants to be attached to a job."""
+
+    job: str
+    worker: str | None
+    exclusive: bool
+    take_over: bool
+    report_every_s: float
+
+
 @contextmanager
-def attached(
-    transport: Transport, job: str, worker: str | None, *, exclusive: bool, take_over: bool, report_every_s: float
-) -> Iterator[Run]:
+def attached(transport: Transport, seat: Seat) -> Iterator[Run]:
     """The block of `Client.attach`."""
-    run = _open(transport, job, worker, exclusive=exclusive, take_over=take_over, report_every_s=report_every_s)
+    run = _open(transport, seat)
     with _guarded(transport, run):
         yield run
 
 
 @contextmanager
-def run_to_end(transport: Transport, create: CreateJob, *, take_over: bool, report_every_s: float) -> Iterator[Run]:
+def run_to_end(transport: Transport, create: CreateJob, seat: Seat) -> Iterator[Run]:
     """The block of `Client.run`."""
     transport.call(create)
-    run = _open(transport, create.job, None, exclusive=True, take_over=take_over, report_every_s=report_every_s)
+    run = _open(transport, seat)
     with _guarded(transport, run):
         try:
             yield run
@@ -310,16 +320,16 @@ def _leave_after(transport: Transport, run: Run, error: BaseException) -> None:
         error.add_note(f"actorstate: while leaving job {run.job!r}: {second}")
 
 
-def _open(
-    transport: Transport, job: str, worker: str | None, *, exclusive: bool, take_over: bool, report_every_s: float
-) -> Run:
+def _open(transport: Transport, seat: Seat) -> Run:
     pid, host = os.getpid(), socket.gethostname()[:MAX_NAME] or "localhost"
-    name = _name(worker or f"{host[:80]}-{pid}-{secrets.token_hex(4)}")
-    attach = Attach(job, name, host, pid, process_space()[:80], process_started(pid), exclusive, take_over)
+    name = _name(seat.worker or f"{host[:80]}-{pid}-{secrets.token_hex(4)}")
+    space, started = process_space(), process_started(pid)
+    attach = Attach(seat.job, name, host, pid, space, started, seat.exclusive, seat.take_over)
     answer = transport.call(attach).answer
     if not isinstance(answer, Applied):
         raise BadMessage("the writer did not confirm the attachment")
-    return Run(transport, Membership(job, name, answer.incarnation), read_document(transport, job), report_every_s)
+    member = Membership(seat.job, name, answer.incarnation)
+    return Run(transport, member, read_document(transport, seat.job), seat.report_every_s)
 
 
 def read_document(transport: Transport, job: str) -> Document:

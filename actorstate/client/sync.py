@@ -17,7 +17,7 @@ from typing import Self
 import zmq
 
 from actorstate.client.calls import Call, NoAnswer, Numbers, again, settled
-from actorstate.client.run import Run, attached, run_to_end
+from actorstate.client.run import Run, Seat, attached, run_to_end
 from actorstate.config import ClientSettings
 from actorstate.core import codec
 from actorstate.core.messages.document import Intent, JobState
@@ -162,10 +162,7 @@ class Transport:
             channel.close(0)
             raise
         link.epoch = reply.epoch
-        if len(link.idle) < self.settings.max_idle_sockets:
-            link.idle.append(channel)
-        else:
-            channel.close(0)
+        link.idle.append(channel)
         return settled(call, reply)
 
     def _attempt_again(self, call: Call, error: ActorStateError) -> Reply:
@@ -246,7 +243,9 @@ class Client:
                 state = newer
                 yield state
 
-    def jobs(self, *, status: str | None = None, kind: str | None = None, health: str | None = None) -> Iterator[JobState]:
+    def jobs(
+        self, *, status: str | None = None, kind: str | None = None, health: str | None = None
+    ) -> Iterator[JobState]:
         """All jobs that match, in the order of their ids, fetched page by page."""
         after = ""
         while True:
@@ -304,9 +303,8 @@ class Client:
         Raises JobNotFound, JobFinished, AlreadyAttached. `report_every_s` sends at most one progress
         message in so many seconds; checkpoints and the end never wait for it.
         """
-        return attached(
-            self._transport, _job_id(job), worker, exclusive=exclusive, take_over=take_over, report_every_s=report_every_s
-        )
+        seat = Seat(_job_id(job), worker, exclusive, take_over, report_every_s)
+        return attached(self._transport, seat)
 
     def run(
         self,
@@ -326,7 +324,7 @@ class Client:
         """
         packed = {key: pack(value) for key, value in (meta or {}).items()}
         create = CreateJob(_job_id(job), kind, total, unit, {}, packed)
-        return run_to_end(self._transport, create, take_over=take_over, report_every_s=report_every_s)
+        return run_to_end(self._transport, create, Seat(create.job, None, True, take_over, report_every_s))
 
     def close(self) -> None:
         """Closes this process's sockets within `linger_s`; the client can be used again."""

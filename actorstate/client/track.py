@@ -1,8 +1,8 @@
 """`track`: an iterator that resumes. Processing is at least once, counting exactly once.
 
-    0 ........ done ........ counted ........ end
-      skipped        redone,          processed
-                     not counted      and counted
+0 ........ done ........ counted ........ end
+  skipped        redone,          processed
+                 not counted      and counted
 """
 
 import threading

@@ -113,7 +113,7 @@ class Actor:
             raise BadMessage("a read is no change")
         if not decide(staged.document, body):
             return Applied(staged.revision)
-        change = self._stage(staged, body, now, epoch, request)
+        change = self._stage(staged, body, now, epoch=epoch, request=request)
         receipt = staged.receipts[producer] = recorded(receipt, change, staged.document)
         if isinstance(body, Report) and body.worker in self.beats:
             beat = self.beats[body.worker]
@@ -125,10 +125,10 @@ class Actor:
         """Stages the writer's own finding, if it still changes anything."""
         staged = self.staged or Staged(self.document, self.revision)
         if staged.document is not None and decide(staged.document, judged):
-            self._stage(staged, judged, now, epoch)
+            self._stage(staged, judged, now, epoch=epoch)
 
     def _stage(
-        self, staged: Staged, body: ChangeBody, now: Now, epoch: int, request: Request | None = None
+        self, staged: Staged, body: ChangeBody, now: Now, *, epoch: int, request: Request | None = None
     ) -> Change:
         """Nothing is staged when `evolve` or the encoder fails: the assignments come last."""
         before, since = staged.document, staged.at or self.changed_at

@@ -152,7 +152,7 @@ def _decide_report(document: Document, body: Report) -> bool:
 
 def _check_track(document: Document, name: str, body: Report) -> None:
     track = document.tracks.get(name)
-    if track is None or not track.worker or track.worker == body.worker and track.incarnation == body.incarnation:
+    if track is None or not track.worker or (track.worker == body.worker and track.incarnation == body.incarnation):
         return
     holder = document.workers.get(track.worker)
     if holder is not None and holder.incarnation == track.incarnation and is_live(holder):

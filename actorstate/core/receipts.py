@@ -19,7 +19,9 @@ PRODUCER_IDLE_S = 3_600.0
 """Producers idle this long, or the idlest above the maximum, are forgotten when a keyframe is written."""
 
 
-def known_reply(receipt: Receipt | None, forgotten_until: datetime | None, request: Request, now: Now) -> Applied | None:
+def known_reply(
+    receipt: Receipt | None, forgotten_until: datetime | None, request: Request, now: Now
+) -> Applied | None:
     """The reply that this request was given before, or None if it is new.
 
     Raises OutcomeUnknown where nobody can tell any more, Busy above the in-flight limit.

@@ -51,7 +51,7 @@ CREATE TABLE keyframes (job TEXT NOT NULL, revision INTEGER NOT NULL, body BLOB 
     PRIMARY KEY (job, revision)) WITHOUT ROWID;
 PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {SCHEMA_VERSION};
-"""
+"""  # noqa: S608 - constants of this module
 _UPSERT_INDEX = """
 INSERT INTO jobs VALUES (?, ?, ?, ?, 0)
 ON CONFLICT (job) DO UPDATE SET kind = excluded.kind, status = excluded.status, health = excluded.health, deleted = 0
@@ -61,7 +61,7 @@ SELECT job FROM jobs WHERE NOT deleted AND job > :after AND (:status IS NULL OR 
 AND (:kind IS NULL OR kind = :kind) AND (:health IS NULL OR health = :health) AND (NOT :attached OR health <> '')
 ORDER BY job LIMIT :limit
 """
-_INSERT_CHANGES = ["INSERT INTO changes VALUES " + ",".join(["(?,?,?,?)"] * n) for n in range(ROWS_A_STATEMENT + 1)]
+_INSERT_CHANGES = ["INSERT INTO changes VALUES " + ",".join(["(?,?,?,?)"] * n) for n in range(ROWS_A_STATEMENT + 1)]  # noqa: S608 - as above
 _FENCE = "UPDATE writer SET commits = ?, chain = ? WHERE epoch = ?"
 _FULL_EXTENDED = frozenset({sqlite3.SQLITE_IOERR_SHMSIZE})
 
@@ -211,9 +211,10 @@ class SqliteStore:
                 return StoredChange(revision, body)
             damaged = damaged or revision
             telemetry.event("store.damage_found", job=job, what="keyframe", revision=revision)
-        if damaged and self._reading.execute(
-            "SELECT 1 FROM changes WHERE job = ? AND revision = 1", (job,)
-        ).fetchone() is None:
+        if (
+            damaged
+            and self._reading.execute("SELECT 1 FROM changes WHERE job = ? AND revision = 1", (job,)).fetchone() is None
+        ):
             raise CorruptJob(f"job {job!r}: the stored keyframe {damaged} does not match its digest", job=job)
         return None
 

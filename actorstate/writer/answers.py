@@ -13,7 +13,7 @@ from actorstate.core.actor import Actor
 from actorstate.core.job import check_worker
 from actorstate.core.messages.document import Intent
 from actorstate.core.messages.replies import Answer, Beaten, Found, Listed, NotModified, Refused, WriterState
-from actorstate.core.messages.requests import Ask, Body, Get, Heartbeat, ListJobs, Request
+from actorstate.core.messages.requests import Body, Get, Heartbeat, ListJobs, Request
 from actorstate.errors import ActorStateError, JobNotFound
 from actorstate.store.contract import JobQuery, Store
 from actorstate.writer.commit import Committer
@@ -48,9 +48,7 @@ class Waiter:
 class Answers:
     """Reads from committed state alone; used by the loop."""
 
-    def __init__(
-        self, store: Store, residents: Residents, committer: Committer, settings: WriterSettings
-    ) -> None:
+    def __init__(self, store: Store, residents: Residents, committer: Committer, settings: WriterSettings) -> None:
         self._store, self._residents, self._committer, self._settings = store, residents, committer, settings
         self.waiters: dict[str, list[Waiter]] = defaultdict(list)
         self._held = 0

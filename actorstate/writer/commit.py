@@ -62,7 +62,8 @@ class Committer:
     def post(self, actor: Actor, envelope: Envelope) -> None:
         """Into the actor's mailbox, and the actor into the line. Raises Busy at a bound; nothing is dropped."""
         if len(actor.mailbox) >= self._settings.max_mailbox or self.waiting >= self._settings.max_waiting:
-            raise Busy(f"{self.waiting} requests wait for the disk, {len(actor.mailbox)} of them here", retry_after_s=0.1)
+            ours = len(actor.mailbox)
+            raise Busy(f"{self.waiting} requests wait for the disk, {ours} of this job", retry_after_s=0.1)
         actor.mailbox.append(envelope)
         self._line[actor.job] = actor
         self.waiting += 1

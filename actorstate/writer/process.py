@@ -53,7 +53,7 @@ def serve(directory: Path, settings: WriterSettings, ready: Callable[[Endpoint],
     stop_log = telemetry.listen(_log_event, *_LEVELS)
     try:
         with _opened(SqliteStore(directory / "jobs.sqlite")) as store:
-            return _serve(directory, settings, store, lock, ready)
+            return _serve(directory, settings, store, lock, ready=ready)
     finally:
         stop_log()
         lock.release()
@@ -68,7 +68,7 @@ def next_epoch(directory: Path, store: Store) -> int:
 
 
 def _serve(
-    directory: Path, settings: WriterSettings, store: Store, lock: WriterLock, ready: Callable[[Endpoint], None]
+    directory: Path, settings: WriterSettings, store: Store, lock: WriterLock, *, ready: Callable[[Endpoint], None]
 ) -> int:
     epoch = next_epoch(directory, store)
     server = Server(store, epoch, settings, lock.descriptor)

@@ -9,7 +9,10 @@ from actorstate.core.messages.requests import Attach, ControlJob, CreateJob, Del
 
 
 class Applied(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, tag=True):
-    """The change is durable as `revision`, or had been before. `incarnation` is the last one given out: `Attach` gets its own."""
+    """The change is durable as `revision`, or had been before.
+
+    `incarnation` is the last one that the job gave out: `Attach` gets its own.
+    """
 
     revision: int
     incarnation: int = 0

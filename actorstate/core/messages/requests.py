@@ -72,7 +72,7 @@ class Attach(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True
     worker: Name
     host: Name
     pid: Count
-    boot: Annotated[str, Meta(max_length=80)] = ""
+    boot: Annotated[str, Meta(max_length=128)] = ""
     started: Count = 0
     exclusive: bool = False
     take_over: bool = False
@@ -185,6 +185,6 @@ class Request(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=Tru
     producer: Annotated[bytes, Meta(max_length=16)] = b""
     acked: Count = 0
     sent_ago_s: Seconds = 0.0
-    boot: Annotated[str, Meta(max_length=80)] = ""
+    boot: Annotated[str, Meta(max_length=128)] = ""
     expires_at: Annotated[float, Meta(ge=0)] = 0.0
     ttl_s: Seconds = 0.0
