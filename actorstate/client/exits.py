@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from types import FrameType
 from typing import Protocol
 
@@ -24,6 +24,7 @@ class Flushable(Protocol):
 
     def flush(self, timeout_s: float) -> None:
         """Returns once all that was said is durable."""
+        ...
 
 
 _open: dict[int, dict[int, tuple[Flushable, float]]] = {}
@@ -31,7 +32,7 @@ _open: dict[int, dict[int, tuple[Flushable, float]]] = {}
 
 
 @contextlib.contextmanager
-def covered(run: Flushable, timeout_s: float) -> Iterator[None]:
+def covered(run: Flushable, timeout_s: float) -> Generator[None]:
     """While the block is open, every orderly end of the process waits up to `timeout_s` for the run's last words."""
     runs = _open.setdefault(os.getpid(), {})
     if not runs:
@@ -63,7 +64,7 @@ def _at_exit_of_this_process() -> None:
 
 
 @contextlib.contextmanager
-def _terminated_as_exit() -> Iterator[None]:
+def _terminated_as_exit() -> Generator[None]:
     """SIGTERM raises SystemExit(143) in the main thread, if nobody else handles it; restored when the block ends."""
     main = threading.current_thread() is threading.main_thread()
     if not main or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:

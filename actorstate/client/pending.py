@@ -32,11 +32,11 @@ class Pending:
     throttled_s: float = 0.0
     throttles: int = 0
     error_count: int = 0
-    tracks: dict[str, TrackPoint] = field(default_factory=dict)
-    checkpoints: dict[str, bytes] = field(default_factory=dict)
-    meta: dict[str, bytes] = field(default_factory=dict)
-    steps: list[StepReport] = field(default_factory=list)
-    errors: list[ErrorReport] = field(default_factory=list)
+    tracks: dict[str, TrackPoint] = field(default_factory=dict[str, TrackPoint])
+    checkpoints: dict[str, bytes] = field(default_factory=dict[str, bytes])
+    meta: dict[str, bytes] = field(default_factory=dict[str, bytes])
+    steps: list[StepReport] = field(default_factory=list[StepReport])
+    errors: list[ErrorReport] = field(default_factory=list[ErrorReport])
     anything: bool = False
 
     def add_counts(self, counts: Counts) -> None:

@@ -3,7 +3,7 @@
 import os
 import secrets
 import socket
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
@@ -43,20 +43,20 @@ class Run:
     """One worker's view of its job. All methods may be called from several threads of the process that opened it."""
 
     def __init__(self, transport: Transport, member: Membership, document: Document, report_every_s: float) -> None:
-        self._transport, self._member = transport, member
+        self.transport, self.member = transport, member
         self._checkpoints = {name: checkpoint.packed for name, checkpoint in document.checkpoints.items()}
-        self._turns = Turns()
+        self.turns = Turns()
         self.sender = Sender(transport, member, report_every_s, intent_for_workers(document))
 
     @property
     def job(self) -> str:
         """The job's id."""
-        return self._member.job
+        return self.member.job
 
     @property
     def worker(self) -> str:
         """This worker's name."""
-        return self._member.worker
+        return self.member.worker
 
     @property
     def totals(self) -> Totals:
@@ -141,19 +141,19 @@ class Run:
         packed = pack(data)
         place = self.sender.say(lambda pending: pending.checkpoints.__setitem__(_name(name), packed))
         self._checkpoints[name] = packed
-        self.sender.wait_heard(place, self._transport.settings.timeout_s)
+        self.sender.wait_heard(place, self.transport.settings.timeout_s)
 
     def flush(self) -> None:
         """Returns once all that was said is durable."""
-        self.sender.flush(self._transport.settings.timeout_s)
+        self.sender.flush(self.transport.settings.timeout_s)
 
     def complete(self) -> None:
         """Ends the job as completed, with all that was said before."""
-        self._finish(FinishJob(self.job, "completed", None, self.worker, self._member.incarnation))
+        self._finish(FinishJob(self.job, "completed", None, self.worker, self.member.incarnation))
 
     def fail(self, reason: object) -> None:
         """Ends the job as failed."""
-        self._finish(FinishJob(self.job, "failed", _text(reason, MAX_TEXT), self.worker, self._member.incarnation))
+        self._finish(FinishJob(self.job, "failed", _text(reason, MAX_TEXT), self.worker, self.member.incarnation))
 
     def track(
         self,
@@ -194,13 +194,13 @@ class Run:
             return
         place = self.sender.say(lambda pending: setattr(pending, "acknowledged", intent))
         try:
-            self.sender.wait_heard(place, self._transport.settings.timeout_s)
+            self.sender.wait_heard(place, self.transport.settings.timeout_s)
         except JobFinished:
             if intent != "cancel":
                 raise
 
     def _outcome(self, counts: Counts, errors: tuple[ErrorReport, ...]) -> None:
-        if self._turns.set_outcome(counts, errors):
+        if self.turns.set_outcome(counts, errors):
             return
 
         def put(pending: Pending) -> None:
@@ -211,7 +211,7 @@ class Run:
 
     def _finish(self, body: FinishJob) -> None:
         self.flush()
-        self._transport.call(body)
+        self.transport.call(body)
 
 
 class _TrackPort:
@@ -220,12 +220,12 @@ class _TrackPort:
     def __init__(self, run: Run, name: str, before_save: Callable[[], None] | None) -> None:
         self._run, self._name = run, name
         self._before_save = before_save
-        self.turns = run._turns  # noqa: SLF001 - one module, one thing
+        self.turns = run.turns
 
     def claim(self) -> Track:
-        member = self._run._member  # noqa: SLF001 - as above
+        member = self._run.member
         point = TrackPoint(0, 0)
-        transport = self._run._transport  # noqa: SLF001 - as above
+        transport = self._run.transport
         transport.call(Report(member.job, member.worker, member.incarnation, tracks={self._name: point}))
         return read_document(transport, member.job).tracks[self._name]
 
@@ -260,7 +260,7 @@ class Seat:
 
 
 @contextmanager
-def attached(transport: Transport, seat: Seat) -> Iterator[Run]:
+def attached(transport: Transport, seat: Seat) -> Generator[Run]:
     """The block of `Client.attach`."""
     run = _open(transport, seat)
     with _guarded(transport, run):
@@ -268,7 +268,7 @@ def attached(transport: Transport, seat: Seat) -> Iterator[Run]:
 
 
 @contextmanager
-def run_to_end(transport: Transport, create: CreateJob, seat: Seat) -> Iterator[Run]:
+def run_to_end(transport: Transport, create: CreateJob, seat: Seat) -> Generator[Run]:
     """The block of `Client.run`."""
     transport.call(create)
     run = _open(transport, seat)
@@ -284,7 +284,7 @@ def run_to_end(transport: Transport, create: CreateJob, seat: Seat) -> Iterator[
 
 
 @contextmanager
-def _guarded(transport: Transport, run: Run) -> Iterator[None]:
+def _guarded(transport: Transport, run: Run) -> Generator[None]:
     """Loses nothing on the way out: flushes and detaches, whatever ends the block."""
     with exits.covered(run.sender, transport.settings.exit_flush_s):
         try:
@@ -303,7 +303,7 @@ def _guarded(transport: Transport, run: Run) -> Iterator[None]:
 def _leave(transport: Transport, run: Run) -> None:
     if not run.sender.mine:
         return
-    member = run._member  # noqa: SLF001 - one module, one thing
+    member = run.member
     try:
         run.sender.flush(transport.settings.exit_flush_s)
     except JobFinished:

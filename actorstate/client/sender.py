@@ -30,12 +30,15 @@ class Transport(Protocol):
 
     def call(self, body: Body, timeout_s: float | None = None) -> Reply:
         """One request to its answer."""
+        ...
 
     def start(self, body: Body, timeout_s: float | None = None) -> Call:
         """Numbers and freezes a request."""
+        ...
 
     def finish(self, call: Call) -> Reply:
         """Sends it until it is answered or its deadline has come."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +71,7 @@ class Sender:
         self._failure: ActorStateError | None = None
         self._refusal: ActorStateError | None = None
         self.totals = Totals()
-        self.intent = intent
+        self.intent: Intent | None = intent
         self.messages = 0
         self._pid = os.getpid()
         self._thread = threading.Thread(target=self._work, name=f"actorstate-{member.job}", daemon=True)

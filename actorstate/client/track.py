@@ -53,7 +53,7 @@ class Turn:
 class Turns:
     """Whose turn it is, per thread: two threads may run two tracks of one run."""
 
-    _by_thread: dict[int, Turn] = field(default_factory=dict)
+    _by_thread: dict[int, Turn] = field(default_factory=dict[int, Turn])
 
     def begin(self) -> Turn:
         """A row is handed out."""
@@ -80,15 +80,19 @@ class Port(Protocol):
 
     def claim(self) -> Track:
         """Takes the track name; raises AlreadyTracked."""
+        ...
 
     def count(self, position: Position, counts: Counts, errors: tuple[ErrorReport, ...]) -> None:
         """One row's outcome together with the position after it."""
+        ...
 
     def save(self, position: Position, *, live: bool = True) -> None:
         """Makes the position durable."""
+        ...
 
     def heed(self, save: Callable[[], None]) -> None:
         """Honours pause and cancel."""
+        ...
 
 
 def tracked(port: Port, rows: Iterable[Row], every: int, key: "Key[Row] | None") -> Iterator[Row]:

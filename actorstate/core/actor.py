@@ -51,8 +51,8 @@ class Staged:
     revision: int
     at: float = 0.0
     relisted: bool = False
-    receipts: dict[bytes, Receipt] = field(default_factory=dict)
-    changes: list[bytes] = field(default_factory=list)
+    receipts: dict[bytes, Receipt] = field(default_factory=dict[bytes, Receipt])
+    changes: list[bytes] = field(default_factory=list[bytes])
     keyframe: bytes | None = None
 
 
@@ -78,6 +78,8 @@ class Actor:
 
     def __init__(self, job: str) -> None:
         self.job = job
+        self.document: Document | None = None
+        self.revision = 0
         self.mailbox: deque[Envelope] = deque()
         self.beats: dict[str, Beat] = {}
         self.failures = 0

@@ -38,12 +38,16 @@ from actorstate.errors import (
     TooLarge,
 )
 
-_ENDS: frozenset[Status] = TERMINAL
+
+def _to(*others: Status) -> frozenset[Status]:
+    return TERMINAL.union(others)
+
+
 TRANSITIONS: Mapping[Status, frozenset[Status]] = {
-    "pending": _ENDS | {"running", "waiting", "paused"},
-    "running": _ENDS | {"pending", "waiting", "paused"},
-    "waiting": _ENDS | {"pending", "running", "paused"},
-    "paused": _ENDS | {"pending", "running", "waiting"},
+    "pending": _to("running", "waiting", "paused"),
+    "running": _to("pending", "waiting", "paused"),
+    "waiting": _to("pending", "running", "paused"),
+    "paused": _to("pending", "running", "waiting"),
     "completed": frozenset(),
     "failed": frozenset(),
     "cancelled": frozenset(),

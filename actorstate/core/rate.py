@@ -80,7 +80,8 @@ def health_of(document: Document) -> Health | None:
         return None
     if document.status == "paused":
         return "paused"
-    return max((worker.health for worker in document.workers.values()), key=SEVERITY.index)
+    found = {worker.health for worker in document.workers.values()}
+    return next(health for health in reversed(SEVERITY) if health in found)
 
 
 def _extremes(samples: tuple[tuple[float, int], ...], last_s: float, last: int, per_s: float) -> tuple[float, float]:

@@ -73,12 +73,15 @@ class Store(Protocol):
 
     def open(self) -> None:
         """Recovers what an earlier writer left. Raises StoreTooNew, StoreFailed, CorruptJob."""
+        ...
 
     def epoch(self) -> int:
         """The epoch of the last writer, 0 if there was none."""
+        ...
 
     def set_epoch(self, epoch: int) -> None:
         """Makes `epoch` durable: commits of lower epochs are refused from here on."""
+        ...
 
     def commit(self, epoch: int, batch: Sequence[JobCommit]) -> None:
         """Writes `batch` durably before it returns.
@@ -88,21 +91,25 @@ class Store(Protocol):
 
     def load(self, job: str) -> StoredJob | None:
         """What is committed of `job`; None if nothing ever was. Raises CorruptJob."""
+        ...
 
     def changes(self, job: str, after_revision: int, limit: int) -> list[StoredChange]:
         """A job's history: its changes above `after_revision`, in order. Raises CorruptJob."""
+        ...
 
     def list_jobs(self, query: JobQuery) -> list[str]:
         """Ids of the jobs that match, deleted ones excepted."""
+        ...
 
     def close(self) -> None:
         """Releases files and handles; nothing that was committed depends on it."""
+        ...
 
 
 @dataclass(slots=True)
 class _Row:
     index: IndexRow
-    changes: list[StoredChange] = field(default_factory=list)
+    changes: list[StoredChange] = field(default_factory=list[StoredChange])
     keyframe: tuple[int, bytes] | None = None
     deleted: bool = False
 

@@ -20,7 +20,7 @@ SQLite swallows their errors and a failed fsync must end the writer: `_checkpoin
 import contextlib
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from hashlib import blake2b
 from pathlib import Path
 
@@ -234,7 +234,7 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 
 @contextlib.contextmanager
-def _typed_errors(path: Path) -> Iterator[None]:
+def _typed_errors(path: Path) -> Generator[None]:
     try:
         yield
     except sqlite3.Error as error:

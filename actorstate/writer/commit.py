@@ -35,10 +35,10 @@ Outcome = tuple[Envelope, Actor, Applied | ActorStateError]
 class Batch:
     """One commit: what to write, who proposed it, and what each sender is told if it succeeds."""
 
-    parts: list[JobCommit] = field(default_factory=list)
-    actors: list[Actor] = field(default_factory=list)
-    outcomes: list[Outcome] = field(default_factory=list)
-    broken: list[Actor] = field(default_factory=list)
+    parts: list[JobCommit] = field(default_factory=list[JobCommit])
+    actors: list[Actor] = field(default_factory=list[Actor])
+    outcomes: list[Outcome] = field(default_factory=list[Outcome])
+    broken: list[Actor] = field(default_factory=list[Actor])
     error: BaseException | None = None
 
 

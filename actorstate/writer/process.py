@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -93,7 +93,7 @@ def _serve(
 
 
 @contextmanager
-def _opened(store: Store) -> Iterator[Store]:
+def _opened(store: Store) -> Generator[Store]:
     store.open()
     try:
         yield store
@@ -102,7 +102,7 @@ def _opened(store: Store) -> Iterator[Store]:
 
 
 @contextmanager
-def _stopping(server: Server) -> Iterator[None]:
+def _stopping(server: Server) -> Generator[None]:
     """SIGTERM and SIGINT drain the writer; the wake-up descriptor ends a poll that would miss the signal."""
 
     def stop(_number: int, _frame: FrameType | None) -> None:

@@ -140,7 +140,7 @@ class Server:
         for _ in range(self._settings.max_drain):
             if not cast("int", self._router.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
                 return
-            client, frames = self._router.recv(), 0
+            client, frame, frames = self._router.recv(), b"", 0
             while self._router.getsockopt(zmq.RCVMORE):
                 frame = self._router.recv()
                 frames += 1

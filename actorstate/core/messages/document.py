@@ -158,7 +158,7 @@ class Document(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=Tr
     control: Control | None = None
     errors: tuple[RowError, ...] = ()
     error_count: int = 0
-    packed_meta: dict[str, bytes] = msgspec.field(default_factory=dict, name="meta")
+    packed_meta: dict[str, bytes] = msgspec.field(default_factory=dict[str, bytes], name="meta")
 
     @property
     def meta(self) -> dict[str, object]:

@@ -1,11 +1,15 @@
 """The user's own data (checkpoints, meta, step details): packed at the edges, opaque to the writer."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import cast
 
 import msgpack
 
 from actorstate.errors import BadRequest, CorruptJob, TooLarge
+
+_packb = cast("Callable[..., bytes]", msgpack.packb)  # pyright: ignore[reportUnknownMemberType] - it ships no types
+_unpackb = cast("Callable[..., object]", msgpack.unpackb)  # pyright: ignore[reportUnknownMemberType] - as above
 
 MAX_PAYLOAD_BYTES = 256 * 1024
 MAX_ITEMS = 100_000
@@ -18,7 +22,7 @@ def pack(value: object) -> bytes:
     Raises BadRequest for any other type and for a naive datetime, TooLarge above 256 KiB.
     """
     try:
-        packed = cast("bytes", msgpack.packb(value, datetime=True, default=_as_utc))
+        packed = _packb(value, datetime=True, default=_as_utc)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise BadRequest(
             f"this value cannot be saved: {error}",
@@ -32,7 +36,7 @@ def pack(value: object) -> bytes:
 def unpack(packed: bytes) -> object:
     """The value that `pack` was given; tuples come back as lists, datetimes as aware UTC."""
     try:
-        return msgpack.unpackb(packed, timestamp=3, max_array_len=MAX_ITEMS, max_map_len=MAX_ITEMS)
+        return _unpackb(packed, timestamp=3, max_array_len=MAX_ITEMS, max_map_len=MAX_ITEMS)
     except (ValueError, OverflowError, TypeError, RecursionError) as error:
         raise CorruptJob(f"a saved value cannot be read: {error}") from error
 
