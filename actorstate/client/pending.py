@@ -1,6 +1,11 @@
-"""What a worker has said and the writer not yet heard: merged without losing anything, sent as one report."""
+"""What a worker has said and the writer not yet heard: merged without losing anything, sent as one report.
 
-from collections.abc import Iterable
+A signal may raise in the main thread between any two instructions. So what belongs together is said as one
+`Piece`, and taken into the book by one append: all of it or nothing.
+"""
+
+from collections.abc import Callable, Iterable
+from copy import copy
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TypeVar
@@ -16,16 +21,17 @@ MAX_ERRORS = 50
 """The newest errors go to the writer's tail; all of them are counted."""
 MAX_NAMES = 64
 MAX_STEPS = 256
+MAX_PIECES = 4_096
+"""Pieces that wait to be merged; one more merges them, so that a long outage costs no more memory."""
 MAX_REPORT_BYTES = 1024 * 1024
 """What is over a report's limits goes with the next one."""
 
 
 @dataclass(slots=True)
 class Pending:
-    """Merged reports. `rows` is the number of rows counted in it."""
+    """Merged reports."""
 
     counts: Counts | None = None
-    rows: int = 0
     total: int | None = None
     phase: str | None = None
     acknowledged: Intent | None = None
@@ -41,16 +47,13 @@ class Pending:
 
     def add_counts(self, counts: Counts) -> None:
         """Adds increments."""
-        self.rows += counts.succeeded + counts.failed + counts.skipped + counts.duplicates
         self.counts = counts if self.counts is None else _sum(self.counts, counts)
-        self.anything = True
 
     def add_errors(self, errors: Iterable[ErrorReport]) -> None:
         """Adds rows' failures; only the newest are kept, all are counted."""
         for error in errors:
             self.errors.append(error)
             self.error_count += 1
-            self.anything = True
         del self.errors[:-MAX_ERRORS]
 
     def take(self, job: str, worker: str, incarnation: int) -> Report:
@@ -61,7 +64,7 @@ class Pending:
             incarnation,
             counts=self.counts,
             total=self.total,
-            tracks=_first(self.tracks),
+            tracks=self.tracks,
             checkpoints=_first(self.checkpoints),
             phase=self.phase,
             steps=tuple(self.steps[:MAX_STEPS]),
@@ -76,19 +79,50 @@ class Pending:
         return report
 
     def _forget(self, report: Report) -> None:
-        self.counts, self.rows, self.total, self.phase, self.acknowledged = None, 0, None, None, None
+        self.counts, self.total, self.phase, self.acknowledged = None, None, None, None
         self.throttled_s, self.throttles, self.error_count = 0.0, 0, 0
         self.errors = []
         self.steps = self.steps[len(report.steps) :]
-        self.tracks = {name: point for name, point in self.tracks.items() if name not in report.tracks}
+        self.tracks = {}
         self.checkpoints = {name: data for name, data in self.checkpoints.items() if name not in report.checkpoints}
         self.meta = {name: data for name, data in self.meta.items() if name not in report.meta}
-        self.anything = bool(self.steps or self.tracks or self.checkpoints or self.meta)
+        self.anything = bool(self.steps or self.checkpoints or self.meta)
+
+    def copied(self) -> "Pending":
+        """A copy whose lists and dicts are its own."""
+        twin = copy(self)
+        twin.tracks, twin.checkpoints, twin.meta = dict(self.tracks), dict(self.checkpoints), dict(self.meta)
+        twin.steps, twin.errors = list(self.steps), list(self.errors)
+        return twin
+
+
+Piece = Callable[[Pending], None]
+
+
+@dataclass(slots=True)
+class Book:
+    """What is merged, and the pieces said since."""
+
+    pending: Pending = field(default_factory=Pending)
+    pieces: list[Piece] = field(default_factory=list[Piece])
+
+    def merged(self) -> "Book":
+        """The same words in a new book without loose pieces; this one stays as it is."""
+        pending = self.pending.copied()
+        for piece in self.pieces:
+            piece(pending)
+            pending.anything = True
+        return Book(pending)
 
 
 def counts_alone(report: Report) -> Report:
     """The report without the user's data: what is left when that was too large to take."""
     return replace(report, checkpoints={}, meta={}, steps=())
+
+
+def rows_in(counts: Counts | None) -> int:
+    """How many rows are counted."""
+    return counts.succeeded + counts.failed + counts.skipped + counts.duplicates if counts else 0
 
 
 def _sum(one: Counts, other: Counts) -> Counts:

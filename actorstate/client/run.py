@@ -1,10 +1,10 @@
 """A worker's block: `run` (one worker, from creation to the end) and `attach` (one of many)."""
 
+import contextlib
 import os
 import secrets
 import socket
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -92,7 +92,7 @@ class Run:
             pending.add_counts(counts)
             pending.total = pending.total if total is None else total
 
-        self.sender.say(put)
+        self.sender.say(put, counts)
 
     def failed(self, key: object, error: object, *, category: str = "unknown") -> None:
         """This row failed. Within a track it is the outcome of the present row."""
@@ -207,7 +207,7 @@ class Run:
             pending.add_counts(counts)
             pending.add_errors(errors)
 
-        self.sender.say(put)
+        self.sender.say(put, counts)
 
     def _finish(self, body: FinishJob) -> None:
         self.flush()
@@ -229,20 +229,30 @@ class _TrackPort:
         transport.call(Report(member.job, member.worker, member.incarnation, tracks={self._name: point}))
         return read_document(transport, member.job).tracks[self._name]
 
-    def count(self, position: Position, counts: Counts, errors: tuple[ErrorReport, ...]) -> None:
+    def count(self, point: TrackPoint, counts: Counts, errors: tuple[ErrorReport, ...]) -> None:
         def put(pending: Pending) -> None:
             pending.add_counts(counts)
             pending.add_errors(errors)
-            pending.tracks[self._name] = position.point()
+            pending.tracks[self._name] = point
 
-        self._run.sender.say(put)
+        self._run.sender.say(put, counts)
 
-    def save(self, position: Position, *, live: bool = True) -> None:
+    def save(self, position: Position, *, live: bool) -> None:
         if self._before_save is not None:
             self._before_save()
         position.save()
-        self._run.sender.say(lambda pending: pending.tracks.__setitem__(self._name, position.point(live=live)))
+        self._tell(position.point(live=live))
         self._run.flush()
+
+    def leave(self, position: Position) -> None:
+        """The loop was left within a row. Your uncommitted rows, that one among them, come again."""
+        if self._before_save is None:
+            position.save()
+        with contextlib.suppress(ActorStateError):  # the end of the block says it, and waits for the answer
+            self._tell(position.point(live=False))
+
+    def _tell(self, point: TrackPoint) -> None:
+        self._run.sender.say(lambda pending: pending.tracks.__setitem__(self._name, point))
 
     def heed(self, save: Callable[[], None]) -> None:
         self._run.heed(save)
@@ -259,7 +269,7 @@ class Seat:
     report_every_s: float
 
 
-@contextmanager
+@contextlib.contextmanager
 def attached(transport: Transport, seat: Seat) -> Generator[Run]:
     """The block of `Client.attach`."""
     run = _open(transport, seat)
@@ -267,7 +277,7 @@ def attached(transport: Transport, seat: Seat) -> Generator[Run]:
         yield run
 
 
-@contextmanager
+@contextlib.contextmanager
 def run_to_end(transport: Transport, create: CreateJob, seat: Seat) -> Generator[Run]:
     """The block of `Client.run`."""
     transport.call(create)
@@ -283,7 +293,7 @@ def run_to_end(transport: Transport, create: CreateJob, seat: Seat) -> Generator
         run.complete()
 
 
-@contextmanager
+@contextlib.contextmanager
 def _guarded(transport: Transport, run: Run) -> Generator[None]:
     """Loses nothing on the way out: flushes and detaches, whatever ends the block."""
     with exits.covered(run.sender, transport.settings.exit_flush_s):

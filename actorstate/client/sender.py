@@ -7,16 +7,15 @@ without an answer is sent again under the same number until it has one, so nothi
 import os
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 from actorstate.client.calls import Call
-from actorstate.client.pending import Pending, counts_alone
+from actorstate.client.pending import MAX_PIECES, Book, Piece, counts_alone, rows_in
 from actorstate.config import ClientSettings
 from actorstate.core.messages.document import Intent
 from actorstate.core.messages.replies import Reply
-from actorstate.core.messages.requests import Body, Heartbeat, Report
+from actorstate.core.messages.requests import Body, Counts, Heartbeat, Report
 from actorstate.errors import ActorStateError, OutcomeUnknown, RunClosed, TooLarge, WriterUnavailable
 
 AGAIN_AFTER_S = 0.2
@@ -63,8 +62,9 @@ class Sender:
 
     def __init__(self, transport: Transport, member: Membership, report_every_s: float, intent: Intent | None) -> None:
         self._transport, self._member, self._every_s = transport, member, report_every_s
-        self._changed = threading.Condition()
-        self._pending = Pending()
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._book = Book()
         self._said = self._heard = 0
         self._urgent = False
         self._closing = False
@@ -77,23 +77,27 @@ class Sender:
         self._thread = threading.Thread(target=self._work, name=f"actorstate-{member.job}", daemon=True)
         self._thread.start()
 
-    def say(self, put: Callable[[Pending], None]) -> int:
-        """Merges something into the next report and returns its place in line. Raises what ended the run."""
+    def say(self, piece: Piece, counts: Counts | None = None) -> int:
+        """Adds a piece, in which `counts` are, to the next report and returns its place in line.
+
+        Raises what ended the run.
+        """
         self._check_process()
-        with self._changed:
+        with self._lock:
             self._check_failure()
-            before = self._pending.rows
-            put(self._pending)
-            self._pending.anything = True
-            self.totals = Totals(self.totals.sent + self._pending.rows - before, self.totals.acknowledged)
+            if len(self._book.pieces) >= MAX_PIECES:
+                self._book = self._book.merged()
+            self._book.pieces.append(piece)
             self._said += 1
+            if counts is not None:
+                self.totals = Totals(self.totals.sent + rows_in(counts), self.totals.acknowledged)
             self._changed.notify_all()
             return self._said
 
     def wait_heard(self, place: int, timeout_s: float) -> None:
         """Returns once all up to `place` is durable. Raises what the writer refused, or WriterUnavailable."""
         self._check_process()
-        with self._changed:
+        with self._lock:
             self._urgent = True
             self._changed.notify_all()
             self._changed.wait_for(lambda: self._heard >= place or self._failure or self._refusal, timeout_s)
@@ -109,13 +113,13 @@ class Sender:
 
     def flush(self, timeout_s: float) -> None:
         """Returns once all that was said is durable."""
-        with self._changed:
+        with self._lock:
             place = self._said
         self.wait_heard(place, timeout_s)
 
     def wait_intent_change(self, intent: Intent | None) -> Intent | None:
         """Blocks while the writer's intent stays `intent`; raises what ended the run meanwhile."""
-        with self._changed:
+        with self._lock:
             self._changed.wait_for(lambda: self.intent != intent or self._failure or self._closing)
             self._check_failure()
             return self.intent
@@ -124,7 +128,7 @@ class Sender:
         """Ends the thread. What was not sent by now is not sent."""
         if self._pid != os.getpid():
             return
-        with self._changed:
+        with self._lock:
             self._closing = True
             self._changed.notify_all()
         if threading.current_thread() is not self._thread:
@@ -146,37 +150,44 @@ class Sender:
             raise self._failure
 
     def _work(self) -> None:
+        try:
+            self._carry()
+        except ActorStateError as error:
+            self._fail(error)
+        except Exception as error:  # noqa: BLE001 - the edge of a thread: whoever waits for it must hear of this
+            self._fail(RunClosed(f"the reports of job {self._member.job!r} ended: {error!r}"))
+
+    def _fail(self, error: ActorStateError) -> None:
+        with self._lock:
+            self._failure = error
+            self._changed.notify_all()
+
+    def _carry(self) -> None:
         next_report = 0.0
         while True:
-            with self._changed:
+            with self._lock:
                 report, place = self._next(next_report)
                 if report is None and self._closing:
                     return
             next_report = time.monotonic() + self._every_s
-            try:
-                self._tell(report, place)
-            except ActorStateError as error:
-                with self._changed:
-                    self._failure = error
-                    self._changed.notify_all()
-                return
+            self._tell(report, place)
 
     def _next(self, next_report: float) -> tuple[Report | None, int]:
         """The next report once it is due, or None when a beat or the end is. Called with the lock held."""
         beat_at = time.monotonic() + self._transport.settings.heartbeat_s
         while not self._closing:
-            now = time.monotonic()
-            if self._pending.anything and (self._urgent or now >= next_report):
-                break
-            until = min(beat_at, next_report) if self._pending.anything else beat_at
+            now, something = time.monotonic(), self._book.pieces or self._book.pending.anything
+            if something and (self._urgent or now >= next_report):
+                return self._take()
             if now >= beat_at:
                 return None, 0
-            self._changed.wait(max(0.0, until - now))
-        if self._closing:
-            return None, 0
-        member = self._member
-        report = self._pending.take(member.job, member.worker, member.incarnation)
-        if self._pending.anything:
+            self._changed.wait(max(0.0, (min(beat_at, next_report) if something else beat_at) - now))
+        return None, 0
+
+    def _take(self) -> tuple[Report, int]:
+        book = self._book = self._book.merged()
+        report = book.pending.take(self._member.job, self._member.worker, self._member.incarnation)
+        if book.pending.anything:
             return report, self._heard
         self._urgent = False
         return report, self._said
@@ -185,15 +196,14 @@ class Sender:
         if report is None:
             self._beat()
             return
-        rows = _rows(report)
         try:
             reply = self._send(report)
         except TooLarge as error:
             reply = self._send(counts_alone(report))
-            with self._changed:
+            with self._lock:
                 self._refusal = error
-        with self._changed:
-            self.totals = Totals(self.totals.sent, self.totals.acknowledged + rows)
+        with self._lock:
+            self.totals = Totals(self.totals.sent, self.totals.acknowledged + rows_in(report.counts))
             self._heard = max(self._heard, place)
             self.intent = reply.intent
             self._changed.notify_all()
@@ -214,7 +224,7 @@ class Sender:
         """A new deadline for the same number, unless the run is being closed or the writer has forgotten us."""
         if call.first_sent and not call.still_open:
             raise error
-        with self._changed:
+        with self._lock:
             self._changed.wait_for(lambda: self._closing, AGAIN_AFTER_S)
             if self._closing:
                 raise error
@@ -227,11 +237,6 @@ class Sender:
             reply = self._transport.call(Heartbeat(member.job, member.worker, member.incarnation))
         except WriterUnavailable:
             return
-        with self._changed:
+        with self._lock:
             self.intent = reply.intent
             self._changed.notify_all()
-
-
-def _rows(report: Report) -> int:
-    counts = report.counts
-    return counts.succeeded + counts.failed + counts.skipped + counts.duplicates if counts else 0

@@ -23,22 +23,25 @@ SUCCEEDED = Counts(succeeded=1)
 
 @dataclass(slots=True)
 class Position:
-    """Where a track is: rows seen, rows counted, rows saved, and with a key the keys of these."""
+    """Where a track is: rows seen, rows ended (the loop came back), counted, and saved; with a key, their keys."""
 
-    seen: int
     counted: int
     done: int
-    key: str | int | None = None
     counted_key: str | int | None = None
     done_key: str | int | None = None
+    seen: int = 0
+    key: str | int | None = None
+    ended: int = 0
+    ended_key: str | int | None = None
 
     def point(self, *, live: bool = True) -> TrackPoint:
         """The position as it is reported."""
         return TrackPoint(self.counted, self.done, _packed(self.counted_key), _packed(self.done_key), live)
 
     def save(self) -> None:
-        """All rows seen so far need not be seen again."""
-        self.done, self.done_key = max(self.done, self.seen), self.key if self.key is not None else self.done_key
+        """All rows that ended need not be seen again."""
+        self.done = max(self.done, self.ended)
+        self.done_key = self.done_key if self.ended_key is None else self.ended_key
 
 
 @dataclass(slots=True)
@@ -82,12 +85,16 @@ class Port(Protocol):
         """Takes the track name; raises AlreadyTracked."""
         ...
 
-    def count(self, position: Position, counts: Counts, errors: tuple[ErrorReport, ...]) -> None:
+    def count(self, point: TrackPoint, counts: Counts, errors: tuple[ErrorReport, ...]) -> None:
         """One row's outcome together with the position after it."""
         ...
 
-    def save(self, position: Position, *, live: bool = True) -> None:
+    def save(self, position: Position, *, live: bool) -> None:
         """Makes the position durable."""
+        ...
+
+    def leave(self, position: Position) -> None:
+        """Gives the name free where the loop was left within a row."""
         ...
 
     def heed(self, save: Callable[[], None]) -> None:
@@ -100,31 +107,30 @@ def tracked(port: Port, rows: Iterable[Row], every: int, key: "Key[Row] | None")
     if every < 1:
         raise BadRequest("every must be at least 1")
     position = _resumed(port.claim(), by_key=key is not None)
-    saved_at = position.seen
+    saved_at = 0 if key is not None else position.done
     try:
         for row in rows:
             if not _is_new(position, row, key):
                 continue
-            port.heed(lambda: port.save(position))
+            port.heed(lambda: port.save(position, live=True))
             turn = port.turns.begin()
             yield row
             port.turns.end()
-            _count(port, position, turn)
-            if position.seen - saved_at >= every:
-                port.save(position)
-                saved_at = position.seen
+            _end_row(port, position, turn)
+            if position.ended - saved_at >= every:
+                port.save(position, live=True)
+                saved_at = position.ended
     except GeneratorExit:
         port.turns.end()
-        port.save(position, live=False)
+        port.leave(position)
         raise
     port.save(position, live=False)
 
 
 def _resumed(track: Track, *, by_key: bool) -> Position:
     if not by_key:
-        return Position(0, track.counted, track.done)
-    counted_key, done_key = _unpacked(track.counted_key), _unpacked(track.done_key)
-    return Position(0, track.counted, track.done, None, counted_key, done_key)
+        return Position(track.counted, track.done)
+    return Position(track.counted, track.done, _unpacked(track.counted_key), _unpacked(track.done_key))
 
 
 def _is_new(position: Position, row: Row, key: "Key[Row] | None") -> bool:
@@ -139,21 +145,24 @@ def _is_new(position: Position, row: Row, key: "Key[Row] | None") -> bool:
     return position.done_key is None or _after(value, position.done_key)
 
 
-def _count(port: Port, position: Position, turn: Turn) -> None:
-    if position.key is not None:
+def _end_row(port: Port, position: Position, turn: Turn) -> None:
+    """Counts the row unless it was counted before. Only what has been said moves the position."""
+    by_key = position.key is not None
+    if by_key:
         fresh = position.counted_key is None or _after(position.key, position.counted_key)
     else:
         fresh = position.seen > position.counted
-    if not fresh:
-        return
-    position.counted = position.counted + 1 if position.key is not None else position.seen
-    position.counted_key = position.key
-    port.count(position, turn.counts, turn.errors)
+    if fresh:
+        counted = position.counted + 1 if by_key else position.seen
+        point = TrackPoint(counted, position.done, _packed(position.key), _packed(position.done_key))
+        port.count(point, turn.counts, turn.errors)
+        position.counted, position.counted_key = counted, position.key
+    position.ended, position.ended_key = position.seen, position.key
 
 
-def _after(one: str | int, other: str | int) -> bool:
+def _after(one: object, other: object) -> bool:
     try:
-        return one > other  # type: ignore[operator]  # a mixture raises TypeError, answered below
+        return bool(one > other)  # type: ignore[operator]  # a mixture raises TypeError, answered below
     except TypeError:
         raise BadRequest(f"keys must be of one type: {one!r}, {other!r}") from None
 

@@ -10,7 +10,7 @@ from actorstate.store.contract import JobQuery, Store
 
 
 class Residents:
-    """Keeps at most `max_resident` idle actors; those with work or workers stay as long as they have them."""
+    """Keeps about `max_resident` idle actors, never twice as many; those with work or workers stay while they have."""
 
     def __init__(self, store: Store, settings: WriterSettings) -> None:
         self._store = store
@@ -62,6 +62,8 @@ class Residents:
         stored = self._store.load(job)
         if stored is None:
             return None
+        if len(self.actors) >= 2 * self._settings.max_resident:
+            self.evict(float("-inf"))
         actor = Actor(job)
         actor.restore(stored.keyframe, stored.changes)
         self.actors[job] = actor

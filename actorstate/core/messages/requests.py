@@ -131,7 +131,7 @@ class Report(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True
     incarnation: Count
     counts: Counts | None = None
     total: Count | None = None
-    tracks: Annotated[dict[Name, TrackPoint], Meta(max_length=64)] = {}
+    tracks: Annotated[dict[Name, TrackPoint], Meta(max_length=1_000)] = {}
     checkpoints: Annotated[dict[Name, Packed], Meta(max_length=64)] = {}
     phase: Text | None = None
     steps: Annotated[tuple[StepReport, ...], Meta(max_length=256)] = ()
