@@ -101,6 +101,10 @@ class Store(Protocol):
         """Ids of the jobs that match, deleted ones excepted."""
         ...
 
+    def rest(self) -> None:
+        """Called about once a second between commits, for what need not be done in one."""
+        ...
+
     def close(self) -> None:
         """Releases files and handles; nothing that was committed depends on it."""
         ...
@@ -158,6 +162,9 @@ class MemoryStore:
         return [job for job in sorted(self._rows) if job > query.after and _matches(self._rows[job], query)][
             : query.limit
         ]
+
+    def rest(self) -> None:
+        """Nothing was put off."""
 
     def close(self) -> None:
         """Nothing to release."""

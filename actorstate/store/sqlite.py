@@ -13,11 +13,15 @@ row for the whole batch with an index row a job 3.3 to 7.0 ms (switch interval 0
 Every body has a BLAKE2b digest over job, revision and bytes, so damage and misplaced rows are both seen.
 
 Recovery. WAL with synchronous=FULL: a commit is durable when it returns. Every start moves the log into
-the database (`wal_checkpoint(TRUNCATE)`) before anything is read. Automatic checkpoints are off, since
-SQLite swallows their errors and a failed fsync must end the writer: `_checkpoint` does it, loudly.
+the database (`wal_checkpoint(TRUNCATE)`) before anything is read. One flipped bit in the log makes SQLite
+drop every later commit without a word, so `head`, a file beside the database, remembers how far the
+commits had come (written each second and at close): a start that finds fewer refuses to serve.
+Automatic checkpoints are off, since SQLite swallows their errors and a failed fsync must end the writer:
+`_checkpoint` does it, loudly.
 """
 
 import contextlib
+import json
 import sqlite3
 import time
 from collections.abc import Generator, Sequence
@@ -27,6 +31,7 @@ from pathlib import Path
 from actorstate import telemetry
 from actorstate.errors import CorruptJob, DiskFull, EpochFenced, StoreError, StoreFailed, StoreTooNew
 from actorstate.store.contract import JobCommit, JobQuery, StoredChange, StoredJob
+from actorstate.store.files import write_durably
 
 APPLICATION_ID = 0x41435354
 SCHEMA_VERSION = 1
@@ -74,8 +79,9 @@ def digest(job: str, revision: int, body: bytes) -> bytes:
 class SqliteStore:
     """See the head of this module, and `contract.Store` for what is promised."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, head: Path | None = None) -> None:
+        self._path, self._head = path, head
+        self._noted = 0
         self._commits = 0
         self._chain = b""
         self._unmoved_bytes = 0
@@ -90,6 +96,7 @@ class SqliteStore:
             self._reading = _connect(self._path)
             self._reading.execute("PRAGMA query_only = ON")
             self._commits, self._chain = self._writing.execute("SELECT commits, chain FROM writer").fetchone()
+        self._check_head()
 
     def epoch(self) -> int:
         """See Store."""
@@ -160,10 +167,31 @@ class SqliteStore:
         with _typed_errors(self._path):
             return [job for (job,) in self._reading.execute(_LIST, values)]
 
+    def rest(self) -> None:
+        """Writes the head. A full disk only makes it lag: it then notices a little less."""
+        if self._head is not None and self._noted != self._commits:
+            with contextlib.suppress(OSError):
+                head = {"commits": self._commits, "chain": self._chain.hex()}
+                write_durably(self._head, json.dumps(head).encode() + b"\n")
+                self._noted = self._commits
+
     def close(self) -> None:
         """See Store."""
+        self.rest()
         for connection in (self._reading, self._writing):
             connection.close()
+
+    def _check_head(self) -> None:
+        if self._head is None or not self._head.exists():
+            return
+        head = json.loads(self._head.read_bytes())
+        same = head["commits"] != self._commits or head["chain"] == self._chain.hex()
+        if head["commits"] > self._commits or not same:
+            raise StoreFailed(
+                f"{self._path} is at commit {self._commits}, but {head['commits']} were acknowledged: "
+                "its log is damaged, or the file was replaced; nothing was changed",
+                hint=f"keep a copy of the directory; to go on without what is missing: rm {self._head}",
+            )
 
     def _prepare(self) -> None:
         application, version = (

@@ -52,7 +52,7 @@ def serve(directory: Path, settings: WriterSettings, ready: Callable[[Endpoint],
     lock.acquire()
     stop_log = telemetry.listen(_log_event, *_LEVELS)
     try:
-        with _opened(SqliteStore(directory / "jobs.sqlite")) as store:
+        with _opened(SqliteStore(directory / "jobs.sqlite", private_folder(directory) / "head")) as store:
             return _serve(directory, settings, store, lock, ready=ready)
     finally:
         stop_log()

@@ -43,7 +43,7 @@ class Server:
     """The writer's sockets and loop. `lock` is the descriptor of the lock file that this process holds."""
 
     def __init__(self, store: Store, epoch: int, settings: WriterSettings, lock: int) -> None:
-        self._epoch, self._settings, self._lock = epoch, settings, lock
+        self._store, self._epoch, self._settings, self._lock = store, epoch, settings, lock
         self._boot = boot_id()
         self._woken, self._wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._residents = Residents(store, settings)
@@ -188,6 +188,7 @@ class Server:
                     self._judge(actor, monotonic)
         self._residents.evict(monotonic)
         if self._committer.under_way is None:
+            self._store.rest()
             self.on_tick(self._last_commit)
 
     def probe(self) -> None:
