@@ -1,0 +1,1 @@
+"""The command line: `main` finds the command, one module a group of commands carries it out."""

@@ -1,0 +1,95 @@
+"""What the commands share: their common options, and how each reaches a client."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from actorstate.client.sync import Client, connect
+from actorstate.config import ClientSettings
+from actorstate.endpoint import lock_holder
+from actorstate.errors import WriterUnavailable
+
+TIMEOUT_S = 10.0
+UNWRITTEN_TIMEOUT_S = 1.0
+"""Default deadline where no writer holds the lock: long enough for one that is just starting again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """How a command fills its parser, and what it does; `run` returns the exit status."""
+
+    add_arguments: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], int]
+
+
+def seconds(text: str) -> float:
+    """A positive number of seconds; argparse turns the ValueError into a usage error."""
+    value = float(text)
+    if not 0 < value < 1e9:  # noqa: PLR2004 - 31 years; infinity and NaN fail the comparison
+        raise ValueError(text)
+    return value
+
+
+def add_directory(parser: argparse.ArgumentParser) -> None:
+    """The first argument of nearly all commands."""
+    parser.add_argument("directory", metavar="DIR", help="the directory of the jobs, as given to `actorstate serve`")
+
+
+def add_job(parser: argparse.ArgumentParser) -> None:
+    """DIR and JOB."""
+    add_directory(parser)
+    parser.add_argument("job", metavar="JOB", help="the id of a job; `actorstate jobs DIR` lists them")
+
+
+def add_timeout(parser: argparse.ArgumentParser, meaning: str = "") -> None:
+    """`--timeout`; `meaning` says what a command without an answer to wait for does with it."""
+    default = f"default {TIMEOUT_S:.0f}; {UNWRITTEN_TIMEOUT_S:.0f} where no writer runs"
+    told = meaning or f"give up after this many seconds ({default})"
+    parser.add_argument("--timeout", type=seconds, metavar="S", help=told)
+
+
+@contextmanager
+def opened(options: argparse.Namespace, timeout_s: float | None = None) -> Generator[Client]:
+    """A client of the options' directory, closed at the end; `timeout_s` overrules the options' deadline."""
+    client = connect(options.directory, settings=ClientSettings(timeout_s=timeout_s or deadline_s(options)))
+    try:
+        yield client
+    finally:
+        client.close()
+
+
+def deadline_s(options: argparse.Namespace) -> float:
+    """`--timeout`; without it 10 s, or 1 s where nobody holds the writer's lock.
+
+    Raises WriterUnavailable when there is no such directory.
+    """
+    writer = has_writer(options.directory)
+    if options.timeout is not None:
+        return float(options.timeout)
+    return TIMEOUT_S if writer else UNWRITTEN_TIMEOUT_S
+
+
+def can_draw() -> bool:
+    """Whether standard output is a terminal that can move its cursor, and rich is there to do it."""
+    return sys.stdout.isatty() and os.environ.get("TERM", "") not in {"", "dumb"} and find_spec("rich") is not None
+
+
+def has_writer(directory: str) -> bool:
+    """Whether a process holds the directory's lock; True for an address, behind which only an answer tells.
+
+    Raises WriterUnavailable when there is no such directory: most often a typing error.
+    """
+    if "://" in directory:
+        return True
+    if not Path(directory).is_dir():
+        raise WriterUnavailable(
+            f"there is no directory {directory}",
+            hint=f"check the path; to begin a new one: actorstate serve {directory}",
+            directory=directory,
+        )
+    return lock_holder(Path(directory)) is not None

@@ -1,0 +1,86 @@
+"""Whether every stored job can be read: `doctor`'s last examination, when no writer runs.
+
+It reads a copy in a temporary folder. Opening the database itself would move its log into it, and with
+that destroy what a damaged log may still tell; a lock on it would keep a writer from starting again.
+"""
+
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from actorstate.cli.examine import Finding, note, ok, size, wrong
+from actorstate.core import codec
+from actorstate.endpoint import lock_holder
+from actorstate.errors import CorruptJob
+from actorstate.store.contract import JobQuery, Store
+from actorstate.store.sqlite import SqliteStore
+
+PAGE = 1000
+DAMAGED_NAMED = 10
+"""More damaged jobs are counted only."""
+SPARE = 1.5
+"""The temporary folder must have this many times the room of the copy: the log is moved into it there."""
+
+
+def examine_database(directory: Path) -> Iterator[Finding]:
+    """Reads every job as the writer would at its start, where no writer runs. Raises StoreError, OSError."""
+    path = directory / "jobs.sqlite"
+    if lock_holder(directory) is not None:
+        return
+    if not path.exists():
+        yield note("database", f"there is none yet: {path}")
+        return
+    with tempfile.TemporaryDirectory(prefix="actorstate-doctor-") as folder:
+        files = [path, *(found for suffix in ("-wal",) if (found := path.with_name(path.name + suffix)).exists())]
+        needed = sum(file.stat().st_size for file in files)
+        if shutil.disk_usage(folder).free < SPARE * needed:
+            yield note("database", f"not examined: no room for {size(needed)} in {folder} (TMPDIR names another)")
+            return
+        for file in files:
+            shutil.copy(file, folder)
+        if lock_holder(directory) is not None:
+            yield note("database", "not examined: a writer has started meanwhile")
+            return
+        yield from _examined(Path(folder) / path.name, directory)
+
+
+def _examined(copy: Path, directory: Path) -> Iterator[Finding]:
+    started = time.monotonic()
+    store = SqliteStore(copy)
+    store.open()
+    try:
+        jobs, damaged = _read_all(store)
+    finally:
+        store.close()
+    took = f"{jobs:,} jobs read in {time.monotonic() - started:.1f} s"
+    if not damaged:
+        yield ok("database", f"{took}, every digest matches")
+        return
+    step = f"cp -a {directory} {directory}.damaged   # before anything else; then actorstate serve {directory}"
+    named = "; ".join(damaged[:DAMAGED_NAMED]) + ("; ..." if len(damaged) > DAMAGED_NAMED else "")
+    yield wrong("database", f"{took}, {len(damaged):,} damaged: {named}", step)
+
+
+def _read_all(store: Store) -> tuple[int, list[str]]:
+    """How many jobs there are, and what is wrong with those that cannot be read."""
+    jobs, damaged, after = 0, list[str](), ""
+    while page := store.list_jobs(JobQuery(after=after, limit=PAGE)):
+        for job in page:
+            try:
+                _read(store, job)
+            except CorruptJob as error:
+                damaged.append(error.message)
+        jobs, after = jobs + len(page), page[-1]
+    return jobs, damaged
+
+
+def _read(store: Store, job: str) -> None:
+    stored = store.load(job)
+    if stored is None:
+        raise CorruptJob(f"job {job!r} is listed and not stored", job=job)
+    if stored.keyframe is not None:
+        codec.decode_keyframe(stored.keyframe)
+    for change in stored.changes:
+        codec.decode_change(change)

@@ -1,0 +1,152 @@
+"""Finds the command, and turns how it ended into an exit status and, when it failed, a message with a hint.
+
+A status command in a shell loop should feel instant: the module of a command, and with it ZeroMQ and the
+rest, is imported only when that command is on the line, and rich only when something is drawn.
+"""
+
+import argparse
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import NoReturn
+
+from actorstate.cli import exits
+from actorstate.config import VERSION
+from actorstate.errors import ActorStateError, JobNotFound, WriterUnavailable
+
+EPILOG = """\
+exit status:
+  0  fine                      3    no writer answered
+  1  the answer is no          4    refused with a typed error
+  2  wrong command line        130  interrupted
+`actorstate COMMAND --help` tells more; every command has --json."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A command's place: its module in this package."""
+
+    name: str
+    module: str
+    summary: str
+
+
+COMMANDS = (
+    Entry("serve", "serve", "run the one writer of a directory, in the foreground"),
+    Entry("demo", "demo", "a migration that is killed, goes on, and loses nothing"),
+    Entry("jobs", "jobs", "list the jobs"),
+    Entry("get", "jobs", "show one job"),
+    Entry("watch", "jobs", "follow one job until it ends"),
+    Entry("pause", "control", "ask a job's workers to pause at their next row"),
+    Entry("resume", "control", "let a paused job go on"),
+    Entry("cancel", "control", "end a job; its workers save and stop"),
+    Entry("delete", "control", "remove a job that nobody works on"),
+    Entry("doctor", "doctor", "examine a directory, with or without a running writer"),
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The exit status of one command line (the process's own when None); raises SystemExit for usage errors."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        options = build_parser(given).parse_args(given)
+        status = _run(options)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        return exits.INTERRUPTED
+    except BrokenPipeError:
+        _drop_stdout()
+        return exits.CLOSED
+    except Exception:  # noqa: BLE001 - the edge of the process: told whole, and told apart from an answer
+        from traceback import print_exc  # noqa: PLC0415 - only after a defect
+
+        print_exc()
+        print("actorstate: this is a defect of actorstate; please report it with the lines above", file=sys.stderr)
+        return exits.DEFECT
+    return status
+
+
+def build_parser(given: Sequence[str]) -> argparse.ArgumentParser:
+    """The parser, with the arguments of those commands that occur in `given`; the others are only named."""
+    parser = _Parser(
+        prog="actorstate",
+        description="The state of long jobs: one writer keeps it, many processes report and read.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"actorstate {VERSION}", help="print it and exit")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
+    for entry in COMMANDS:
+        one = commands.add_parser(entry.name, help=entry.summary, description=f"{entry.summary}.")
+        if entry.name in given:
+            _fill(one, entry)
+    return parser
+
+
+def _fill(parser: argparse.ArgumentParser, entry: Entry) -> None:
+    command = import_module(f"actorstate.cli.{entry.module}").COMMANDS[entry.name]
+    command.add_arguments(parser)
+    parser.add_argument("--json", action="store_true", help="print JSON, errors included, to standard output")
+    parser.set_defaults(run=command.run)
+
+
+def _run(options: argparse.Namespace) -> int:
+    run: Callable[[argparse.Namespace], int] = options.run
+    try:
+        return run(options)
+    except ActorStateError as error:
+        _report(options, error)
+        return _status(options, error)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        reason = f"{error.filename or 'system call'}: {error.strerror or error}"
+        _report(options, ActorStateError(reason, hint="look closer: actorstate doctor DIR", errno=error.errno))
+        return exits.REFUSED
+
+
+def _status(options: argparse.Namespace, error: ActorStateError) -> int:
+    if isinstance(error, WriterUnavailable):
+        return exits.NO_WRITER
+    return exits.NO if isinstance(error, JobNotFound) and options.command in {"get", "watch"} else exits.REFUSED
+
+
+def _report(options: argparse.Namespace, error: ActorStateError) -> None:
+    from actorstate.cli.asjson import error_json  # noqa: PLC0415 - only when something failed
+
+    directory = str(getattr(options, "directory", "") or "DIR")
+    hint = re.sub(r"\bDIR\b", lambda _: directory, error.hint)
+    if options.json:
+        print(error_json(error, hint), flush=True)
+        return
+    sys.stdout.flush()
+    print(f"actorstate: {error.message}", file=sys.stderr)
+    if hint:
+        print(f"  {hint}", file=sys.stderr)
+
+
+def _drop_stdout() -> None:
+    """Standard output goes nowhere from here on: else the interpreter complains of the closed pipe at exit."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.close(nowhere)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong before the usage, and as JSON where JSON was asked for."""
+
+    def error(self, message: str) -> NoReturn:
+        hint = f"see: {self.prog} --help"
+        if "--json" in sys.argv[1:]:
+            from actorstate.cli.asjson import error_json  # noqa: PLC0415 - only when something failed
+
+            print(error_json(_UsageError(message), hint), flush=True)
+            self.exit(exits.USAGE)
+        self.exit(exits.USAGE, f"actorstate: {message}\n{self.format_usage()}  {hint}\n")
+
+
+class _UsageError(ActorStateError):
+    code = "usage"

@@ -1,0 +1,181 @@
+"""Jobs as plain lines: for pipes, for terminals without rich, and as the words that the drawings use.
+
+What users have written (phases, reasons, row keys) is shown with control characters replaced: a job's text
+must not move the cursor of the person who looks at it.
+"""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+from actorstate.core.messages.document import JobState
+from actorstate.core.messages.document import Progress, Rate, Step, Worker
+
+ERRORS_SHOWN = 5
+WORKERS_SHOWN = 20
+"""More are counted, not listed; `--json` has them all."""
+
+JOB_COLUMNS = ("JOB", "KIND", "STATUS", "HEALTH", "DONE", "ROWS", "RATE", "ENDS", "UPDATED")
+_WIDTHS = (28, 12, 9, 8, 6, 19, 11, 20, 20)
+"""Of a line in a pipe; longer values push the rest to the right, so that nothing is cut and awk still counts fields."""
+
+
+def job_columns(state: JobState) -> tuple[str, ...]:
+    """One job's values under JOB_COLUMNS, without spaces; what there is not is a dash."""
+    return (
+        state.id,
+        clean(state.kind).replace(" ", "_"),
+        state.status,
+        state.health or "-",
+        percent(state.progress),
+        f"{state.progress.processed}/{'-' if state.progress.total is None else state.progress.total}",
+        "-" if state.rate.per_s is None else f"{state.rate.per_s:.1f}/s",
+        moment(state.rate.eta),
+        moment(state.updated_at),
+    )
+
+
+def columns_line(values: tuple[str, ...]) -> str:
+    """Values side by side, at least two spaces apart."""
+    return "  ".join(value.ljust(width) for value, width in zip(values, _WIDTHS, strict=True)).rstrip()
+
+
+def watch_line(state: JobState) -> str:
+    """All that matters of one state, in one line that begins with its time."""
+    parts = [
+        moment(state.updated_at),
+        state.id,
+        state.status,
+        percent(state.progress),
+        counts(state.progress),
+        speed(state.rate, state.progress.unit),
+        f"ends {moment(state.rate.eta)}" if state.rate.eta else "",
+        state.health or "",
+        clean(state.phase or ""),
+        clean(state.reason or ""),
+    ]
+    return "  ".join(part for part in parts if part and part != "-")
+
+
+def job_lines(state: JobState, now: datetime) -> Iterator[str]:
+    """One job as a page: a line a subject, subjects that have nothing to say left out."""
+    head = f"{state.id}  {state.status}" + (f"  {state.health}" if state.health else "")
+    yield f"{head}  (kind {clean(state.kind)}, revision {state.revision}, epoch {state.epoch})"
+    if state.reason:
+        yield _row("reason", clean(state.reason))
+    yield _row("progress", f"{percent(state.progress)}  {counts(state.progress)}")
+    yield from _pace(state, now)
+    if state.phase:
+        yield _row("phase", clean(state.phase))
+    if state.control:
+        by = f" by {clean(state.control.by)}" if state.control.by else ""
+        yield _row("control", f"{state.control.intent} {state.control.state}{by}, {ago(state.control.at, now)}")
+    yield from _rows("worker", _workers(state))
+    yield from _rows("step", (_step(step) for step in state.steps))
+    checkpoints = sorted(state.checkpoints.items())
+    yield from _rows("saved", (f"{clean(name)}  {ago(saved.at, now)}" for name, saved in checkpoints))
+    yield from _rows("label", (f"{clean(key)}={clean(value)}" for key, value in sorted(state.labels.items())))
+    yield from _errors(state)
+    times = (("created", state.created_at), ("started", state.started_at), ("finished", state.finished_at))
+    yield _row("times", ", ".join(f"{name} {moment(at)}" for name, at in times if at))
+
+
+def percent(progress: Progress) -> str:
+    """With one digit, rounded down: 100.0% is said of nothing less than all."""
+    value = progress.percent
+    return "-" if value is None else f"{int(value * 10) / 10:.1f}%"
+
+
+def counts(progress: Progress) -> str:
+    """`41,200 of 80,000 rows, 60 failed`: outcomes other than success only where there are any."""
+    total = "" if progress.total is None else f" of {progress.total:,}"
+    others = (("failed", progress.failed), ("skipped", progress.skipped), ("duplicates", progress.duplicates))
+    said = [f"{number:,} {name}" for name, number in others if number]
+    return ", ".join([f"{progress.processed:,}{total} {clean(progress.unit)}", *said])
+
+
+def speed(rate: Rate, unit: str) -> str:
+    """`1,234 rows/s`, or nothing while it is not known."""
+    if rate.per_s is None:
+        return ""
+    return f"{rate.per_s:,.0f} {clean(unit)}/s" if rate.per_s >= 10 else f"{rate.per_s:.2f} {clean(unit)}/s"  # noqa: PLR2004 - digits where they tell something
+
+
+def moment(at: datetime | None) -> str:
+    """ISO 8601 in UTC to the second, or a dash."""
+    return "-" if at is None else at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def span(seconds: float) -> str:
+    """`45 s`, `12 min`, `3 h 05 min`, `2 d 4 h`."""
+    minutes, whole = divmod(max(0, round(seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{days} d {hours} h"
+    if hours:
+        return f"{hours} h {minutes:02} min"
+    return f"{minutes} min" if minutes >= 10 else f"{minutes} min {whole:02} s" if minutes else f"{whole} s"  # noqa: PLR2004 - above ten minutes the seconds are noise
+
+
+def ago(at: datetime, now: datetime) -> str:
+    """How long before `now`."""
+    return f"{span((now - at).total_seconds())} ago"
+
+
+def ends(rate: Rate, now: datetime) -> str:
+    """`in 12 min (14:05:11Z)`, or nothing while no honest estimate can be made."""
+    if rate.eta is None:
+        return ""
+    left = (rate.eta - now).total_seconds()
+    when = rate.eta.astimezone(UTC).strftime("%H:%M:%SZ")
+    return f"in {span(left)} ({when})" if left > 0 else f"any moment (expected at {when})"
+
+
+def clean(text: str) -> str:
+    """On one line, and nothing in it that a terminal would obey."""
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
+
+
+def _pace(state: JobState, now: datetime) -> Iterator[str]:
+    said = [speed(state.rate, state.progress.unit), f"ends {ends(state.rate, now)}" if state.rate.eta else ""]
+    if state.rate.paused_s:
+        said.append(f"{span(state.rate.paused_s)} paused")
+    if state.rate.throttled_s:
+        said.append(f"{span(state.rate.throttled_s)} throttled")
+    if any(said):
+        yield _row("rate", ", ".join(part for part in said if part))
+
+
+def _workers(state: JobState) -> Iterator[str]:
+    for name, worker in list(state.workers.items())[:WORKERS_SHOWN]:
+        yield _worker(name, worker, state.last_beat_s.get(name))
+    if len(state.workers) > WORKERS_SHOWN:
+        yield f"and {len(state.workers) - WORKERS_SHOWN} more"
+
+
+def _worker(name: str, worker: Worker, last_beat_s: float | None) -> str:
+    beat = "" if last_beat_s is None else f", last heard {span(last_beat_s)} before this answer"
+    return f"{clean(name)}  {worker.health}, process {worker.pid} on {clean(worker.host)}{beat}"
+
+
+def _step(step: Step) -> str:
+    until = f" {span((step.ended_at - step.started_at).total_seconds())}" if step.ended_at else ""
+    return f"{clean(step.name)}  {step.status}{until}"
+
+
+def _errors(state: JobState) -> Iterator[str]:
+    if not state.error_count:
+        return
+    by_category = ", ".join(f"{number:,} {clean(name)}" for name, number in state.progress.by_category.items())
+    yield _row("errors", f"{state.error_count:,}" + (f" ({by_category})" if by_category else ""))
+    for error in state.errors[-ERRORS_SHOWN:]:
+        yield _row("", f"{clean(error.key)}: {clean(error.message)}")
+
+
+def _rows(name: str, values: Iterator[str]) -> Iterator[str]:
+    for value in values:
+        yield _row(name, value)
+
+
+def _row(name: str, value: str) -> str:
+    return f"  {name:<9} {value}"

@@ -1,0 +1,86 @@
+"""What all tests share: Hypothesis profiles, a fresh directory, and real writer processes that end with the test."""
+
+import os
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+READY_WITHIN_S = 30.0
+"""A writer that is not ready by then fails the test, with what it printed."""
+
+settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("nightly", parent=settings.get_profile("default"), max_examples=2_000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+@dataclass(slots=True)
+class WriterProcess:
+    """A writer as users run it: `python -m actorstate serve DIR`, in a process of its own."""
+
+    directory: Path
+    process: subprocess.Popen[str]
+    log: Path
+    ready: str = ""
+
+    def wait_ready(self) -> None:
+        """Wait for the line on its standard output that says it serves; fail with its log otherwise."""
+        assert self.process.stdout is not None
+        readable, _, _ = select.select([self.process.stdout], [], [], READY_WITHIN_S)
+        self.ready = self.process.stdout.readline().rstrip("\n") if readable else ""
+        if not self.ready:
+            self.kill()
+            pytest.fail(f"the writer did not become ready: {self.log.read_text()}")
+
+    def kill(self) -> None:
+        """SIGKILL, and wait for the end: what a power cut or the OOM killer does to it."""
+        self.process.kill()
+        self.process.wait()
+
+    def terminate(self) -> int:
+        """SIGTERM, and the exit code: what systemd does to it."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout=READY_WITHIN_S)
+
+
+StartWriter = Callable[..., WriterProcess]
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    """A directory for jobs that does not exist yet."""
+    return tmp_path / "jobs"
+
+
+@pytest.fixture
+def start_writer(directory: Path, tmp_path: Path) -> Iterator[StartWriter]:
+    """Start a writer of the directory and wait until it is ready; every one is killed when the test ends."""
+    started: list[WriterProcess] = []
+
+    def start(*options: str, at: Path = directory) -> WriterProcess:
+        log = tmp_path / f"writer-{len(started)}.log"
+        command = [sys.executable, "-m", "actorstate", "serve", str(at), *options]
+        with log.open("w") as errors:
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
+        writer = WriterProcess(at, process, log)
+        started.append(writer)
+        writer.wait_ready()
+        return writer
+
+    yield start
+    for writer in started:
+        writer.kill()
+        if writer.process.stdout is not None:
+            writer.process.stdout.close()
+
+
+@pytest.fixture
+def writer(start_writer: StartWriter) -> WriterProcess:
+    """One running writer of `directory`."""
+    return start_writer()

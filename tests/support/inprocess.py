@@ -1,0 +1,149 @@
+"""A writer in a thread of the test, so that telemetry listeners can hold its commits or make them fail."""
+
+import contextlib
+import os
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from actorstate.config import WriterSettings
+from actorstate.endpoint import Endpoint, WriterLock, boot_id, read_endpoint, socket_addresses, write_endpoint
+from actorstate.store.contract import Store
+from actorstate.store.sqlite import SqliteStore
+from actorstate.writer.process import next_epoch
+from actorstate.writer.server import Server
+from tests.support.writer import listening
+
+PATIENCE_S = 60.0
+BESIDE = WriterSettings(beside_above_s=0.0)
+"""Every commit runs beside the loop, as on a slow disk."""
+
+
+class WriterThread:
+    """The server of `directory` in a thread of its own, over real sockets and a real store.
+
+    `dress` may wrap the store. The block waits for readiness, and at its end for the thread; an error
+    that ended the loop is in `error`, and raised at the block's end unless the test has taken it.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        settings: WriterSettings = BESIDE,
+        dress: Callable[[Store], Store] = lambda store: store,
+    ) -> None:
+        self.directory, self._settings, self._dress = directory, settings, dress
+        self._ready = threading.Event()
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._work, name="writer", daemon=True)
+        self.server: Server | None = None
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        assert self._ready.wait(PATIENCE_S)
+        self._raise()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, _value: object, _trace: TracebackType | None) -> None:
+        if self.server is not None and self._thread.is_alive():
+            self.server.stop()
+        self._thread.join(PATIENCE_S)
+        assert not self._thread.is_alive(), "the writer's loop did not end"
+        if kind is None:
+            self._raise()
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Where it serves."""
+        return read_endpoint(self.directory)
+
+    @property
+    def thread_id(self) -> int | None:
+        """The thread of its loop."""
+        return self._thread.ident
+
+    def wait_error(self) -> BaseException:
+        """What ended the loop."""
+        self._thread.join(PATIENCE_S)
+        error, self._error = self._error, None
+        assert error is not None, "the writer's loop goes on"
+        return error
+
+    def _raise(self) -> None:
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+
+    def _work(self) -> None:
+        try:
+            self._serve()
+        except BaseException as error:  # noqa: BLE001 - wait_error() and __exit__ hand it to the test
+            self._error = error
+        finally:
+            self._ready.set()
+
+    def _serve(self) -> None:
+        lock = WriterLock(self.directory)
+        lock.acquire()
+        store = self._dress(SqliteStore(self.directory / "jobs.sqlite"))
+        store.open()
+        try:
+            self._run(store, lock)
+        finally:
+            store.close()
+            lock.release()
+
+    def _run(self, store: Store, lock: WriterLock) -> None:
+        epoch = next_epoch(self.directory, store)
+        server = Server(store, epoch, self._settings, lock.descriptor)
+        requests, changes = socket_addresses(self.directory)
+        server.bind(requests, changes)
+        try:
+            server.recover()
+            write_endpoint(self.directory, Endpoint(requests, changes, os.getpid(), boot_id(), epoch))
+            self.server = server
+            self._ready.set()
+            server.run()
+        finally:
+            server.close()
+
+
+@dataclass(slots=True)
+class Gate:
+    """A listener that holds the thread where its event happens until the gate is opened, or raises `error` there.
+
+    `reached` is set when a thread has come to it.
+    """
+
+    error: BaseException | None = None
+    reached: threading.Event = field(default_factory=threading.Event)
+    opened: threading.Event = field(default_factory=threading.Event)
+
+    def __call__(self, _name: str, _fields: dict[str, object]) -> None:
+        self.reached.set()
+        assert self.opened.wait(PATIENCE_S), "the test never opened the gate"
+        if self.error is not None:
+            raise self.error
+
+    def wait_reached(self) -> None:
+        """Returns once a thread waits at the gate."""
+        assert self.reached.wait(PATIENCE_S), "nobody came to the gate"
+
+    def close(self) -> None:
+        """Holds the next one again."""
+        self.reached.clear()
+        self.opened.clear()
+
+
+@contextlib.contextmanager
+def held(*names: str, error: BaseException | None = None) -> Iterator[Gate]:
+    """While the block is open, whoever comes to one of these events waits, then goes on or fails with `error`."""
+    gate = Gate(error)
+    with listening(gate, *names):
+        try:
+            yield gate
+        finally:
+            gate.opened.set()
