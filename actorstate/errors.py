@@ -184,7 +184,7 @@ class JobParked(RequestRefused):
 
 
 class OutcomeUnknown(ActorStateError):
-    """The request was sent and no answer tells whether it was applied. It is never applied later."""
+    """The request was sent and no answer tells whether it was applied; past its deadline it will not be."""
 
     code = "outcome_unknown"
     default_hint = "look before you repeat it: actorstate get DIR {job}"

@@ -64,7 +64,7 @@ class Call:
         with self.numbers.lock:
             acked = min(self.numbers.open, default=self.numbers.last + 1)
         producer, acked = (self.numbers.producer, acked) if self.is_change else (b"", 0)
-        left_s = max(0.0, self.deadline - now)
+        left_s = max(1e-3, self.deadline - now)
         self.frame = codec.encode(Request(self.id, self.body, producer, acked, ago, self.boot, self.deadline, left_s))
 
     @property

@@ -169,7 +169,14 @@ class Transport:
         try:
             return again(error, lambda: self._attempt_renewed(call), call.deadline)
         except NoAnswer as last:
-            raise call.ended(last) from None
+            raise self._addressed(call.ended(last)) from None
+        except ActorStateError as last:
+            raise self._addressed(last) from None
+
+    def _addressed(self, error: ActorStateError) -> ActorStateError:
+        """The writer does not know how its directory is called here; a hint should work when typed."""
+        error.hint = error.hint.replace(" DIR", f" {self.directory}")
+        return error
 
     def _attempt_renewed(self, call: Call) -> Reply:
         call.renew()

@@ -27,11 +27,15 @@ KEYFRAME_RATIO = 2
 
 @dataclass(slots=True)
 class Envelope:
-    """What waits in a mailbox: a client's request and where its reply goes, or the writer's own finding."""
+    """What waits in a mailbox: a client's request and where its reply goes, or the writer's own finding.
+
+    After `expires_at` (monotonic, seconds) its sender has given up, and it is dropped.
+    """
 
     request: Request | WorkerJudged
     reply_to: bytes = b""
     number: int = 0
+    expires_at: float = float("inf")
 
 
 @dataclass(slots=True)

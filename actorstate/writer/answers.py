@@ -29,7 +29,6 @@ class Statistics:
     """Counters since the start."""
 
     reads: int
-    expired: int
     undelivered: int
     refusals: dict[str, int]
 
@@ -54,7 +53,7 @@ class Answers:
         self._held = 0
         self._changed: set[str] = set()
         self._started = time.monotonic()
-        self.statistics = Statistics(0, 0, 0, defaultdict(int))
+        self.statistics = Statistics(0, 0, defaultdict(int))
 
     def read(self, client: bytes, request: Request) -> Answer | None:
         """The answer, or None when it is held back until there is news. Raises JobNotFound, Fenced, JobFinished."""
@@ -159,6 +158,8 @@ class Answers:
             resident=len(self._residents.actors),
             waiting=self._committer.waiting,
             workers=sum(len(actor.beats) for actor in self._residents.actors.values()),
+            expired=self._committer.expired,
+            undelivered=self.statistics.undelivered,
             sync_s=self._committer.sync_s,
             beside=self._committer.beside,
             refusals=dict(self.statistics.refusals),

@@ -56,7 +56,7 @@ class Committer:
         self._done: Batch | None = None
         self.under_way: Batch | None = None
         self.beside = settings.beside_above_s <= 0
-        self.waiting = self.commits = self.changes = 0
+        self.waiting = self.commits = self.changes = self.expired = 0
         self.sync_s = 0.0
 
     def post(self, actor: Actor, envelope: Envelope) -> None:
@@ -76,11 +76,15 @@ class Committer:
             actor = self._line.pop(job)
             taken = min(room, self._settings.max_turn, len(actor.mailbox))
             for _ in range(taken):
-                self._propose(actor, actor.mailbox.popleft(), now, batch)
+                envelope = actor.mailbox.popleft()
+                if envelope.expires_at > now.monotonic:
+                    self._propose(actor, envelope, now, batch)
+                else:
+                    self.expired += 1
             room -= taken
+            self.waiting -= taken
             if actor.mailbox:
                 self._line[job] = actor
-        self.waiting -= len(batch.outcomes)
         for job, actor in {actor.job: actor for _, actor, _ in batch.outcomes}.items():
             staged = actor.seal(now)
             if staged is not None:

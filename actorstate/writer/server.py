@@ -8,6 +8,7 @@ One reply frame a client a commit. The loop never forks and never sleeps.
 """
 
 import contextlib
+import math
 import os
 import time
 from collections import defaultdict
@@ -152,9 +153,10 @@ class Server:
                 self._refuse(client, 0, error)
 
     def _handle(self, client: bytes, frame: bytes) -> None:
-        request = codec.decode_request(frame)
-        if request.boot == self._boot and 0 < request.expires_at < time.monotonic():
-            self._answers.statistics.expired += 1
+        request, now = codec.decode_request(frame), time.monotonic()
+        expires_at = request.expires_at if request.boot == self._boot else now + (request.ttl_s or math.inf)
+        if 0 < expires_at < now:
+            self._committer.expired += 1
             return
         body = request.body
         try:
@@ -165,8 +167,8 @@ class Server:
             if self._stop_by is not None:
                 raise Busy("the writer is stopping", retry_after_s=0.2)
             if isinstance(body, Attach):
-                self._judge(actor, time.monotonic())
-            self._committer.post(actor, Envelope(request, client, request.id))
+                self._judge(actor, now)
+            self._committer.post(actor, Envelope(request, client, request.id, expires_at or math.inf))
         except ActorStateError as error:
             self._refuse(client, request.id, error)
 

@@ -54,6 +54,8 @@ class WriterState(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields
     resident: int
     waiting: int
     workers: int
+    expired: int
+    undelivered: int
     sync_s: float
     beside: bool
     refusals: dict[str, int]
