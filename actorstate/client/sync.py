@@ -5,6 +5,7 @@ whole and published by one assignment, so that no thread ever sees half of it; t
 every call, because uWSGI runs no at-fork hooks, and the hook is there as well, because pids come again.
 """
 
+import contextlib
 import os
 import re
 import time
@@ -148,22 +149,30 @@ class Transport:
             channel = link.open()
         reply = None
         try:
-            if not channel.poll(max(0, int((until - time.monotonic()) * 1000) + 1), zmq.POLLOUT):
-                raise self._no_answer("nobody serves it")
-            channel.send(call.frame, zmq.NOBLOCK)
+            try:
+                channel.send(call.frame, zmq.NOBLOCK)
+            except zmq.Again:
+                self._send_once_connected(channel, call, until)
             call.first_sent = call.first_sent or time.monotonic()
             while reply is None:
                 if not channel.poll(max(0, int((until - time.monotonic()) * 1000) + 1)):
                     raise self._no_answer("its writer did not answer")
-                for each in codec.decode_replies(channel.recv()):
-                    if each.id in {call.id, 0} and each.epoch >= link.epoch:
-                        reply = each
+                replies = codec.decode_replies(channel.recv())
+                ours = [each for each in replies if each.id in {call.id, 0} and each.epoch >= link.epoch]
+                reply = ours[0] if ours else None
         except BaseException:
             channel.close(0)
             raise
         link.epoch = reply.epoch
         link.idle.append(channel)
         return settled(call, reply)
+
+    def _send_once_connected(self, channel: "zmq.Socket[bytes]", call: Call, until: float) -> None:
+        while channel.poll(max(0, int((until - time.monotonic()) * 1000) + 1), zmq.POLLOUT):
+            with contextlib.suppress(zmq.Again):  # the connection ended between the two lines
+                channel.send(call.frame, zmq.NOBLOCK)
+                return
+        raise self._no_answer("nobody serves it")
 
     def _attempt_again(self, call: Call, error: ActorStateError) -> Reply:
         try:

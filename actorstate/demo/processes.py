@@ -18,7 +18,7 @@ READY_WITHIN_S = 30.0
 GRACE_S = 3.0
 """How long SIGTERM is given before SIGKILL, when the demo is broken off."""
 _POLL_S = 0.005
-_TAIL_BYTES = 4_000
+_TAIL_BYTES = 2_000
 
 
 class DemoFailed(ActorStateError):

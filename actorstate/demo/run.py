@@ -87,9 +87,9 @@ class _Course:
 
     def play(self, total: int) -> Verdict:
         """What is found while the processes live; of the tables it knows nothing yet."""
-        options = self._options
-        self._view.tell(f"{total:,} {unit(options)} of {named(options)}; the writer is process {self._writer.process.pid}")
-        first = self._client.create(JOB, kind="demo", total=total, unit=unit(options), meta={"source": named(options)})
+        options, unit = self._options, "rows" if self._options.source else FILES
+        self._view.tell(f"{total:,} {unit} of {named(options)}; the writer is process {self._writer.process.pid}")
+        first = self._client.create(JOB, kind="demo", total=total, unit=unit, meta={"source": named(options)})
         self._readers = self._started("reader", options.readers)
         self._workers = self._started("worker", options.workers, options.workers, options.seconds)
         self._follow(first)
@@ -224,11 +224,6 @@ def named(options: DemoOptions) -> str:
     return str(options.source) if options.source else f"the standard library in {standard_library()}"
 
 
-def unit(options: DemoOptions) -> str:
-    """What its items are called."""
-    return "rows" if options.source else FILES
-
-
 def _total(options: DemoOptions, place: Place) -> int:
     with opened_source(place) as source:
         total = sum(group.items for group in wanted_groups(source, place))
@@ -243,8 +238,12 @@ def _place(directory: Path | None) -> Generator[Place]:
         with tempfile.TemporaryDirectory(prefix="actorstate-demo-") as temporary:
             yield Place(Path(temporary))
         return
-    directory.mkdir(parents=True, exist_ok=True)
-    if any(directory.iterdir()):
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        empty = not any(directory.iterdir())
+    except OSError as error:
+        raise BadRequest(f"{str(directory)!r} is no directory to work in: {error.strerror}") from error
+    if not empty:
         raise BadRequest(f"{str(directory)!r} is not empty", hint="name a new directory, or leave out --dir")
     yield Place(directory.absolute())
 

@@ -12,8 +12,9 @@ TABLES_SHOWN = 40
 def facts(moment: Moment) -> Iterator[tuple[str, str]]:
     """How it stands: subject and words."""
     progress = moment.state.progress
-    rate = moment.state.rate.per_s
-    yield progress.unit, f"{progress.processed:,} of {progress.total or 0:,}" + (f", {rate:,.0f} a second" if rate else "")
+    per_s = moment.state.rate.per_s
+    speed = f", {per_s:,.0f} a second" if per_s else ""
+    yield progress.unit, f"{progress.processed:,} of {progress.total or 0:,}{speed}"
     yield "workers", f"{moment.workers} at work"
     yield "readers", f"{moment.readers}, {moment.reads:,} reads so far"
     yield "writer", f"process {moment.writer}, killed {moment.kills} of {moment.kills_wanted} times"

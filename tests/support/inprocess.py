@@ -3,15 +3,16 @@
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from actorstate import telemetry
 from actorstate.config import WriterSettings
 from actorstate.endpoint import Endpoint, WriterLock, boot_id, read_endpoint, socket_addresses, write_endpoint
-from actorstate.store.contract import Store
+from actorstate.store.contract import JobCommit, JobQuery, Store, StoredChange, StoredJob
 from actorstate.store.sqlite import SqliteStore
 from actorstate.writer.process import next_epoch
 from actorstate.writer.server import Server
@@ -111,6 +112,51 @@ class WriterThread:
             server.close()
 
 
+COMMITTED = "test.committed"
+
+
+class Announced:
+    """A store that tells of each commit once it is durable, before the writer hears of it: the event `COMMITTED`."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.sync_s = 0.0
+
+    def commit(self, epoch: int, batch: Sequence[JobCommit]) -> None:
+        """See Store."""
+        self._store.commit(epoch, batch)
+        self.sync_s = self._store.sync_s
+        telemetry.event(COMMITTED)
+
+    def open(self) -> None:
+        """See Store."""
+        self._store.open()
+
+    def epoch(self) -> int:
+        """See Store."""
+        return self._store.epoch()
+
+    def set_epoch(self, epoch: int) -> None:
+        """See Store."""
+        self._store.set_epoch(epoch)
+
+    def load(self, job: str) -> StoredJob | None:
+        """See Store."""
+        return self._store.load(job)
+
+    def changes(self, job: str, after_revision: int, limit: int) -> list[StoredChange]:
+        """See Store."""
+        return self._store.changes(job, after_revision, limit)
+
+    def list_jobs(self, query: JobQuery) -> list[str]:
+        """See Store."""
+        return self._store.list_jobs(query)
+
+    def close(self) -> None:
+        """See Store."""
+        self._store.close()
+
+
 @dataclass(slots=True)
 class Gate:
     """A listener that holds the thread where its event happens until the gate is opened, or raises `error` there.
@@ -147,3 +193,26 @@ def held(*names: str, error: BaseException | None = None) -> Iterator[Gate]:
             yield gate
         finally:
             gate.opened.set()
+
+
+@contextlib.contextmanager
+def failing(event: str, error: BaseException) -> Iterator[None]:
+    """While the block is open, the event fails with `error`."""
+
+    def fail(_name: str, _fields: dict[str, object]) -> None:
+        raise error
+
+    with listening(fail, event):
+        yield
+
+
+@contextlib.contextmanager
+def recorded(*names: str) -> Iterator[list[dict[str, object]]]:
+    """The fields of these events, as they happen; the event's own name under `event`."""
+    heard: list[dict[str, object]] = []
+
+    def note(name: str, fields: dict[str, object]) -> None:
+        heard.append({"event": name, **fields})
+
+    with listening(note, *names):
+        yield heard

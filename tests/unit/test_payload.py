@@ -24,7 +24,7 @@ scalars = (
     | aware.filter(lambda at: 1 < at.year < 9999)
 )
 values = st.recursive(
-    scalars, lambda inner: st.lists(inner) | st.dictionaries(st.text() | st.binary(), inner), max_leaves=50
+    scalars, lambda inner: st.lists(inner) | st.dictionaries(st.text() | st.binary(), inner), max_leaves=20
 )
 
 

@@ -115,7 +115,7 @@ def test_one_client_fills_the_memory_with_unanswered_requests(rehearsal: Rehears
     assert rehearsal.actor.staged is before
     rehearsal.commit()
     assert rows(rehearsal) == FULL - 3
-    rehearsal.send(counting(rehearsal, MAX_IN_FLIGHT + 1, acked=500))
+    rehearsal.send(counting(rehearsal, FULL, acked=500))
     assert rows(rehearsal) == FULL - 2
 
 

@@ -176,8 +176,8 @@ class Request(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=Tru
     """The envelope on the wire.
 
     `expires_at` is CLOCK_MONOTONIC in seconds of the boot `boot`; for a writer of another boot `ttl_s`
-    counts from arrival (0: no deadline). An expired request is dropped: its sender has given up. `sent_ago_s` is the time
-    since this number was first sent, 0 for the first attempt.
+    counts from arrival (0: no deadline). An expired request is dropped: its sender has given up.
+    `sent_ago_s` is the time since this number was first sent, 0 for the first attempt.
     """
 
     id: Annotated[int, Meta(ge=1, le=2**63 - 1)]

@@ -1,0 +1,220 @@
+"""Propose, commit, confirm, reply, publish: nobody is told what is not on the disk."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import zmq
+from msgspec.structs import replace
+
+from actorstate.config import WriterSettings
+from actorstate.core import codec
+from actorstate.core.messages.replies import Applied, Beaten, JobChanged, Listed, NotModified, Reply
+from actorstate.core.messages.requests import CreateJob, FinishJob, Get, Heartbeat, ListJobs, Report, Request
+from actorstate.endpoint import Endpoint, boot_id
+from actorstate.errors import DiskFull
+from tests.support.inprocess import BESIDE, COMMITTED, Announced, WriterThread, failing, held, recorded
+from tests.support.wire import Producer, Wire, applied_in, code_in, document_in, join, read
+
+IN_LOOP = WriterSettings(beside_above_s=10.0)
+
+
+@contextmanager
+def subscribed(endpoint: Endpoint, wire: Wire) -> Iterator["zmq.Socket[bytes]"]:
+    """The change feed, once it is known to arrive: jobs named `feed-N` are created until it does."""
+    context = zmq.Context()
+    feed: zmq.Socket[bytes] = context.socket(zmq.SUB)
+    feed.setsockopt(zmq.SUBSCRIBE, b"")
+    feed.connect(endpoint.changes)
+    try:
+        for number in range(100):
+            applied_in(wire.ask(Producer().change(CreateJob(f"feed-{number}"))))
+            if feed.poll(50):
+                break
+        while feed.poll(50):
+            feed.recv_multipart()
+        yield feed
+    finally:
+        context.destroy(linger=0)
+
+
+def next_change(feed: "zmq.Socket[bytes]") -> JobChanged:
+    """The next fact on the change feed."""
+    assert feed.poll(60_000)
+    topic, packed = feed.recv_multipart()
+    changed = codec.decode_job_changed(packed)
+    assert topic == changed.job.encode() + b"\0"
+    return changed
+
+
+@pytest.mark.parametrize("event", ["commit.started", "store.written", COMMITTED])
+def test_a_change_is_invisible_until_it_is_committed_and_confirmed(event: str, tmp_path: Path) -> None:
+    with (
+        WriterThread(tmp_path, dress=Announced) as writer,
+        Wire(writer.endpoint) as worker,
+        Wire(writer.endpoint) as reader,
+        subscribed(writer.endpoint, worker) as feed,
+    ):
+        report = join(worker, "job")
+        while next_change(feed).revision < 2:
+            pass
+        before = reader.document("job")
+        with held(event) as gate:
+            request = Producer().change(report)
+            worker.send(request)
+            gate.wait_reached()
+            reader.send(read(7, Get("job", newer_than=before.revision, wait_s=30.0)))
+            look_at_the_old_state(reader, report, before.revision)
+            assert (worker.hear(0.05), reader.hear(0.05), feed.poll(50)) == ([], [], 0)
+        assert applied_in(worker.wait(request.id).answer).revision == before.revision + 1
+        assert next_change(feed).revision == before.revision + 1
+        assert document_in(reader.wait(7).answer).progress.processed == 1
+
+
+def look_at_the_old_state(reader: Wire, report: Report, revision: int) -> None:
+    """Every kind of read, many times, is answered with the committed state."""
+    for number in range(100, 150):
+        assert document_in(reader.ask(read(number, Get(report.job)))).revision == revision
+        assert reader.ask(read(number, Get(report.job, newer_than=revision))) == NotModified(revision)
+        beat = Heartbeat(report.job, report.worker, report.incarnation)
+        assert reader.ask(read(number, beat)) == Beaten()
+        listed = reader.ask(read(number, ListJobs(kind="job", after="i")))
+        assert isinstance(listed, Listed)
+        assert [codec.decode_document(packed).revision for packed in listed.documents] == [revision]
+
+
+@pytest.mark.parametrize("settings", [BESIDE, IN_LOOP], ids=["beside", "in the loop"])
+def test_the_change_feed_has_every_commit_in_order_and_what_it_tells_can_be_read(
+    settings: WriterSettings, tmp_path: Path
+) -> None:
+    with (
+        WriterThread(tmp_path, settings) as writer,
+        Wire(writer.endpoint) as wire,
+        subscribed(writer.endpoint, wire) as feed,
+    ):
+        reports = [join(wire, f"job-{number}") for number in range(3)]
+        wire.send(*Producer().changes(reports * 50))
+        seen = [next_change(feed)]
+        while {"job-0": 52, "job-1": 52, "job-2": 52} != {one.job: one.revision for one in seen}:
+            changed = next_change(feed)
+            assert changed.sequence == seen[-1].sequence + 1
+            assert changed.revision > max((one.revision for one in seen if one.job == changed.job), default=0)
+            assert wire.document(changed.job).revision >= changed.revision
+            seen.append(changed)
+
+
+def test_what_arrives_during_a_commit_shares_the_next_one(tmp_path: Path) -> None:
+    with WriterThread(tmp_path) as writer, Wire(writer.endpoint) as wire, recorded("commit.synced") as commits:
+        reports = [join(wire, f"job-{number}") for number in range(5)]
+        producer, before = Producer(), len(commits)
+        with held("commit.started") as gate:
+            wire.send(producer.change(reports[0]))
+            gate.wait_reached()
+            wire.send(*producer.changes(reports * 20))
+            wire.document("job-0")
+        told = [applied_in(wire.wait(number).answer) for number in range(1, producer.last + 1)]
+        assert len(told) == 101
+        assert len(commits) - before == 2
+
+
+@pytest.mark.parametrize("settings", [BESIDE, IN_LOOP], ids=["beside", "in the loop"])
+def test_a_commit_refused_by_a_full_disk_leaves_every_job_as_it_was(settings: WriterSettings, tmp_path: Path) -> None:
+    producer = Producer()
+    with WriterThread(tmp_path, settings) as writer, Wire(writer.endpoint) as wire:
+        reports = [join(wire, f"job-{number}") for number in range(3)]
+        before = [wire.document(report.job) for report in reports]
+        requests = producer.changes([*reports * 3, CreateJob("new"), FinishJob("job-2", "completed")])
+        with failing("commit.started", DiskFull("injected: no space left")), recorded("commit.synced") as commits:
+            wire.send(*requests)
+            assert {code_in(wire.wait(request.id).answer) for request in requests} == {"disk_full"}
+            assert [wire.document(report.job) for report in reports] == before
+            assert code_in(wire.ask(read(10**6, Get("new")))) == "job_not_found"
+            assert commits == []
+        told = [applied_in(wire.ask(replace(request, sent_ago_s=1.0))) for request in requests]
+        assert [applied_in(wire.ask(request)) for request in requests] == told
+        after = [wire.document(report.job) for report in reports]
+        assert [document.progress.processed for document in after] == [3, 3, 3]
+        assert [document.revision for document in after] == [5, 5, 6]
+    with WriterThread(tmp_path, settings) as writer, Wire(writer.endpoint) as wire:
+        assert [wire.document(report.job) for report in reports] == after
+        assert [applied_in(wire.ask(request)) for request in requests] == told
+
+
+def test_a_full_disk_refuses_all_of_one_batch_and_nothing_of_the_others(tmp_path: Path) -> None:
+    producer = Producer()
+    with WriterThread(tmp_path) as writer, Wire(writer.endpoint) as wire, recorded("commit.refused") as refused:
+        reports = [join(wire, f"job-{number}") for number in range(4)]
+        with held("commit.started") as gate:
+            wire.send(producer.change(reports[0]))
+            gate.wait_reached()
+            wire.send(*producer.changes(reports * 10))
+            wire.document("job-0")
+            with failing("commit.started", DiskFull("injected: no space left")):
+                gate.opened.set()
+                told = [wire.wait(number).answer for number in range(1, 42)]
+        assert isinstance(told[0], Applied)
+        assert {code_in(answer) for answer in told[1:]} == {"disk_full"}
+        assert len(refused) == 1
+        assert [wire.document(report.job).progress.processed for report in reports] == [1, 0, 0, 0]
+
+
+def test_time_that_passed_before_a_refused_commit_still_counts(tmp_path: Path) -> None:
+    with WriterThread(tmp_path) as writer, Wire(writer.endpoint) as wire:
+        producer, report = Producer(), join(wire, "job")
+        applied_in(wire.ask(producer.change(report)))
+        began = time.monotonic()
+        assert wire.hear(0.3) == []
+        passed_s = time.monotonic() - began
+        with failing("commit.started", DiskFull("injected: no space left")):
+            assert code_in(wire.ask(producer.change(report))) == "disk_full"
+        applied_in(wire.ask(producer.change(report)))
+        assert wire.document("job").rate.active_s >= passed_s
+
+
+@pytest.mark.xfail(reason="expiry is looked at on arrival only: what waited in a mailbox is applied after its deadline")
+def test_a_request_that_expired_while_it_waited_for_the_disk_is_never_applied(tmp_path: Path) -> None:
+    with WriterThread(tmp_path) as writer, Wire(writer.endpoint) as wire:
+        producer, report = Producer(), join(wire, "job")
+        with held("commit.started") as gate:
+            wire.send(producer.change(report))
+            gate.wait_reached()
+            wire.send(expiring(producer.change(report), 0.1))
+            wire.document("job")
+            assert wire.hear(0.2) == []
+        applied_in(wire.wait(1).answer)
+        applied_in(wire.ask(producer.change(report)))
+        assert wire.document("job").progress.processed == 2
+
+
+def expiring(request: Request, in_s: float) -> Request:
+    """The same, of a sender of this boot that gives up so soon."""
+    return replace(request, boot=boot_id(), expires_at=time.monotonic() + in_s)
+
+
+@pytest.mark.xfail(reason="a page in which a job is stored but not yet confirmed counts as the last (answers._list)")
+def test_a_list_does_not_end_at_a_job_between_commit_and_confirmation(tmp_path: Path) -> None:
+    with WriterThread(tmp_path, dress=Announced) as writer, Wire(writer.endpoint) as wire:
+        applied_in(wire.ask(Producer().change(CreateJob("b"))))
+        with held(COMMITTED) as gate:
+            wire.send(Producer().change(CreateJob("a"), number=5))
+            gate.wait_reached()
+            assert "b" in listed(wire, limit=1)
+        applied_in(wire.wait(5).answer)
+
+
+def listed(wire: Wire, limit: int) -> list[str]:
+    """The ids of all jobs, page by page."""
+    found: list[str] = []
+    after = ""
+    for number in range(10**6, 10**6 + 100):
+        page = wire.ask(read(number, ListJobs(after=after, limit=limit)))
+        assert isinstance(page, Listed)
+        found += [codec.decode_document(packed).id for packed in page.documents]
+        after = page.after
+        if not after:
+            break
+    return found
+
+
