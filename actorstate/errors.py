@@ -50,8 +50,8 @@ class ActorStateError(Exception):
     def __init__(self, message: str, *, hint: str = "", **details: Detail) -> None:
         super().__init__(message)
         self.message = message
-        self.hint = hint or self.default_hint.format_map(_Blanks(details))
         self.details = details
+        self.hint = hint or self.default_hint.format_map(_Blanks(details))
 
     def __init_subclass__(cls) -> None:
         type_by_code[cls.code] = cls
@@ -76,7 +76,9 @@ class _Blanks(dict[str, Detail]):
 
 def from_wire(code: str, message: str, hint: str, details: dict[str, Detail]) -> ActorStateError:
     """The error a writer of any release meant; an unknown code becomes `RequestRefused`."""
-    return type_by_code.get(code, RequestRefused)(message, hint=hint, **details)
+    error = type_by_code.get(code, RequestRefused)(message, hint=hint)
+    error.details = details
+    return error
 
 
 class RequestRefused(ActorStateError):

@@ -87,11 +87,11 @@ class Call:
 
 
 def settled(call: Call, reply: Reply) -> Reply:
-    """The reply, its call closed. Raises the error that the writer sent; Busy leaves the call open."""
+    """The reply, its call closed. Raises the error that the writer sent; after a retryable one it stays open."""
     refused = reply.answer
     if isinstance(refused, Refused):
         error = from_wire(refused.code, refused.message, refused.hint, refused.details)
-        if not isinstance(error, Busy):
+        if not error.retryable:
             call.give_up()
         raise error
     if call.is_change:

@@ -4,18 +4,15 @@ A signal may raise in the main thread between any two instructions. So what belo
 `Piece`, and taken into the book by one append: all of it or nothing.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from copy import copy
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import TypeVar
 
 from msgspec.structs import replace
 
 from actorstate.core.messages.document import Intent
 from actorstate.core.messages.requests import Counts, ErrorReport, Report, StepReport, TrackPoint
-
-Value = TypeVar("Value")
 
 MAX_ERRORS = 50
 """The newest errors go to the writer's tail; all of them are counted."""
@@ -67,7 +64,7 @@ class Pending:
             tracks=self.tracks,
             checkpoints=_first(self.checkpoints),
             phase=self.phase,
-            steps=tuple(self.steps[:MAX_STEPS]),
+            steps=self._first_steps(),
             errors=tuple(self.errors),
             error_count=self.error_count,
             meta=_first(self.meta),
@@ -77,6 +74,10 @@ class Pending:
         )
         self._forget(report)
         return report
+
+    def _first_steps(self) -> tuple[StepReport, ...]:
+        places = {str(place): step.data for place, step in enumerate(self.steps[:MAX_STEPS])}
+        return tuple(self.steps[: len(_first(places, MAX_STEPS))])
 
     def _forget(self, report: Report) -> None:
         self.counts, self.total, self.phase, self.acknowledged = None, None, None, None
@@ -120,6 +121,17 @@ def counts_alone(report: Report) -> Report:
     return replace(report, checkpoints={}, meta={}, steps=())
 
 
+def data_alone(report: Report) -> Iterator[tuple[str, Report]]:
+    """Each value of the report's data as a report of its own, under the name by which a waiter knows it."""
+    bare = Report(report.job, report.worker, report.incarnation)
+    for name, packed in report.checkpoints.items():
+        yield f"checkpoint {name}", replace(bare, checkpoints={name: packed})
+    for name, packed in report.meta.items():
+        yield f"meta {name}", replace(bare, meta={name: packed})
+    for step in report.steps:
+        yield f"step {step.name}", replace(bare, steps=(step,))
+
+
 def rows_in(counts: Counts | None) -> int:
     """How many rows are counted."""
     return counts.succeeded + counts.failed + counts.skipped + counts.duplicates if counts else 0
@@ -140,11 +152,11 @@ def _sum(one: Counts, other: Counts) -> Counts:
     )
 
 
-def _first(named: dict[str, Value]) -> dict[str, Value]:
-    taken: dict[str, Value] = {}
+def _first(named: dict[str, bytes], most: int = MAX_NAMES) -> dict[str, bytes]:
+    taken: dict[str, bytes] = {}
     size = 0
-    for name, value in islice(named.items(), MAX_NAMES):
-        size += len(value) if isinstance(value, bytes) else 0
+    for name, value in islice(named.items(), most):
+        size += len(value)
         if taken and size > MAX_REPORT_BYTES:
             break
         taken[name] = value

@@ -14,6 +14,7 @@ from actorstate.client.sender import Membership, Sender, Totals, Transport
 from actorstate.client.track import Position, Turns, tracked
 from actorstate.core import codec
 from actorstate.core.evolve import intent_for_workers
+from actorstate.core.job import MAX_COUNT
 from actorstate.core.messages.document import Document, Intent, Track
 from actorstate.core.messages.payload import pack, unpack
 from actorstate.core.messages.replies import Applied, Found
@@ -37,6 +38,7 @@ Row = TypeVar("Row")
 MAX_TEXT = 2_000
 MAX_KEY = 256
 MAX_NAME = 128
+MAX_THROTTLED_S = 1e6
 
 
 class Run:
@@ -46,7 +48,9 @@ class Run:
         self.transport, self.member = transport, member
         self._checkpoints = {name: checkpoint.packed for name, checkpoint in document.checkpoints.items()}
         self.turns = Turns()
-        self.sender = Sender(transport, member, report_every_s, intent_for_workers(document))
+        asked = document.control.asked if document.control else 0
+        self.sender = Sender(transport, member, report_every_s, (intent_for_workers(document), asked))
+        self._heeded = 0
 
     @property
     def job(self) -> str:
@@ -84,9 +88,10 @@ class Run:
         total: int | None = None,
     ) -> None:
         """Adds to the counts and returns at once. Raises what ended the run (Fenced, JobFinished)."""
+        for count in (succeeded, failed, skipped, duplicates, bytes, total or 0):
+            if not 0 <= count <= MAX_COUNT:
+                raise BadRequest(f"a count is an increment of 0 to {MAX_COUNT}, not {count}")
         counts = Counts(succeeded, failed, skipped, duplicates, bytes, {"unknown": failed} if failed else {})
-        if min(succeeded, failed, skipped, duplicates, bytes, total or 0) < 0:
-            raise BadRequest("counts are increments and never negative")
 
         def put(pending: Pending) -> None:
             pending.add_counts(counts)
@@ -110,7 +115,8 @@ class Run:
 
     def phase(self, text: str) -> None:
         """Names what the job is doing now."""
-        self.sender.say(lambda pending: setattr(pending, "phase", _text(text, MAX_TEXT)))
+        phase = _text(text, MAX_TEXT)
+        self.sender.say(lambda pending: setattr(pending, "phase", phase))
 
     def step(self, name: str, status: str = "running", data: object = None) -> None:
         """A named part began (`running`) or ended (`done`, `failed`, `skipped`)."""
@@ -126,6 +132,8 @@ class Run:
 
     def throttled(self, seconds: float) -> None:
         """Time spent waiting for a rate limit; it does not count against the rate."""
+        if not 0 <= seconds <= MAX_THROTTLED_S:
+            raise BadRequest(f"a wait takes 0 to {MAX_THROTTLED_S:g} seconds, not {seconds}")
 
         def put(pending: Pending) -> None:
             pending.throttled_s += seconds
@@ -138,10 +146,10 @@ class Run:
 
         Raises WriterUnavailable when the writer stays away; the checkpoint is kept and sent later.
         """
-        packed = pack(data)
-        place = self.sender.say(lambda pending: pending.checkpoints.__setitem__(_name(name), packed))
+        packed, name = pack(data), _name(name)
+        place = self.sender.say(lambda pending: pending.checkpoints.__setitem__(name, packed))
+        self.sender.wait_heard(place, self.transport.settings.timeout_s, f"checkpoint {name}")
         self._checkpoints[name] = packed
-        self.sender.wait_heard(place, self.transport.settings.timeout_s)
 
     def flush(self) -> None:
         """Returns once all that was said is durable."""
@@ -177,24 +185,22 @@ class Run:
 
     def heed(self, save: Callable[[], None] | None = None) -> None:
         """Honours control intents here: blocks while paused (after `save`), raises JobCancelled when cancelled."""
-        intent = self.sender.intent
-        if intent is None:
-            return
-        if save is not None and intent != "resume":
-            save()
-        self._acknowledge(intent)
-        while intent == "pause":
-            intent = self.sender.wait_intent_change(intent)
+        intent, asked = self.sender.order
+        while intent is not None and (intent != "resume" or asked != self._heeded):
+            if save is not None and intent != "resume":
+                save()
             self._acknowledge(intent)
-        if intent == "cancel":
-            raise JobCancelled(f"job {self.job!r} was cancelled; its progress is saved", job=self.job)
+            self._heeded = asked
+            if intent == "cancel":
+                raise JobCancelled(f"job {self.job!r} was cancelled; its progress is saved", job=self.job)
+            if intent == "resume":
+                return
+            intent, asked = self.sender.wait_order_change((intent, asked))
 
-    def _acknowledge(self, intent: Intent | None) -> None:
-        if intent is None:
-            return
+    def _acknowledge(self, intent: Intent) -> None:
         place = self.sender.say(lambda pending: setattr(pending, "acknowledged", intent))
         try:
-            self.sender.wait_heard(place, self.transport.settings.timeout_s)
+            self.sender.wait_heard(place, self.transport.settings.timeout_s, "acknowledgement")
         except JobFinished:
             if intent != "cancel":
                 raise
@@ -288,7 +294,8 @@ def run_to_end(transport: Transport, create: CreateJob, seat: Seat) -> Generator
         except JobCancelled:
             raise
         except Exception as error:
-            run.fail(f"{type(error).__name__}: {error}")
+            with _noted_in(error, run):
+                run.fail(f"{type(error).__name__}: {error}")
             raise
         run.complete()
 
@@ -302,7 +309,8 @@ def _guarded(transport: Transport, run: Run) -> Generator[None]:
         except JobCancelled:
             _leave(transport, run)
         except BaseException as error:
-            _leave_after(transport, run, error)
+            with _noted_in(error, run):
+                _leave(transport, run)
             raise
         else:
             _leave(transport, run)
@@ -319,13 +327,15 @@ def _leave(transport: Transport, run: Run) -> None:
     except JobFinished:
         if run.totals.sent > run.totals.acknowledged:
             raise
-    transport.call(Detach(member.job, member.worker, member.incarnation), transport.settings.exit_flush_s)
+    finally:
+        transport.call(Detach(member.job, member.worker, member.incarnation), transport.settings.exit_flush_s)
 
 
-def _leave_after(transport: Transport, run: Run, error: BaseException) -> None:
-    """Leaving because of `error`: what cannot be said any more is added to it, not put in its place."""
+@contextlib.contextmanager
+def _noted_in(error: BaseException, run: Run) -> Generator[None]:
+    """What cannot be said any more because of `error` is added to it, not put in its place."""
     try:
-        _leave(transport, run)
+        yield
     except ActorStateError as second:
         error.add_note(f"actorstate: while leaving job {run.job!r}: {second}")
 

@@ -11,15 +11,27 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from actorstate.client.calls import Call
-from actorstate.client.pending import MAX_PIECES, Book, Piece, counts_alone, rows_in
+from actorstate.client.pending import MAX_PIECES, Book, Piece, counts_alone, data_alone, rows_in
 from actorstate.config import ClientSettings
 from actorstate.core.messages.document import Intent
 from actorstate.core.messages.replies import Reply
 from actorstate.core.messages.requests import Body, Counts, Heartbeat, Report
-from actorstate.errors import ActorStateError, OutcomeUnknown, RunClosed, TooLarge, WriterUnavailable
+from actorstate.errors import (
+    ActorStateError,
+    BadRequest,
+    Busy,
+    DiskFull,
+    OutcomeUnknown,
+    RunClosed,
+    WriterUnavailable,
+)
 
 AGAIN_AFTER_S = 0.2
 """Pause before a report is tried again when a whole deadline went by without an answer."""
+
+
+Order = tuple[Intent | None, int]
+"""What the workers should do, and the revision at which somebody asked for it."""
 
 
 class Transport(Protocol):
@@ -60,7 +72,7 @@ class Totals:
 class Sender:
     """One run's outgoing reports. Any thread may `say`; only the sender's own thread sends."""
 
-    def __init__(self, transport: Transport, member: Membership, report_every_s: float, intent: Intent | None) -> None:
+    def __init__(self, transport: Transport, member: Membership, report_every_s: float, order: Order) -> None:
         self._transport, self._member, self._every_s = transport, member, report_every_s
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
@@ -69,9 +81,10 @@ class Sender:
         self._urgent = False
         self._closing = False
         self._failure: ActorStateError | None = None
-        self._refusal: ActorStateError | None = None
+        self._trouble: ActorStateError | None = None
+        self._refused: dict[str, ActorStateError] = {}
         self.totals = Totals()
-        self.intent: Intent | None = intent
+        self.order = order
         self.messages = 0
         self._pid = os.getpid()
         self._thread = threading.Thread(target=self._work, name=f"actorstate-{member.job}", daemon=True)
@@ -94,22 +107,26 @@ class Sender:
             self._changed.notify_all()
             return self._said
 
-    def wait_heard(self, place: int, timeout_s: float) -> None:
-        """Returns once all up to `place` is durable. Raises what the writer refused, or WriterUnavailable."""
+    def wait_heard(self, place: int, timeout_s: float, name: str = "") -> None:
+        """Returns once all up to `place` is durable. Raises why `name` (or, without one, anything) was refused.
+
+        Raises DiskFull or WriterUnavailable after `timeout_s`: what was said is kept, and sent later.
+        """
         self._check_process()
         with self._lock:
             self._urgent = True
             self._changed.notify_all()
-            self._changed.wait_for(lambda: self._heard >= place or self._failure or self._refusal, timeout_s)
-            refusal, self._refusal = self._refusal, None
-            if refusal is not None:
-                raise refusal
-            if self._heard < place:
-                self._check_failure()
-                raise WriterUnavailable(
-                    f"the writer did not answer within {timeout_s:g} s; what was said is kept and will be sent",
-                    hint="go on, or call flush() again later; to see what is wrong: actorstate doctor DIR",
-                )
+            self._changed.wait_for(lambda: self._heard >= place or self._failure, timeout_s)
+            self._check_refused(name)
+            if self._heard >= place:
+                return
+            self._check_failure()
+            if isinstance(self._trouble, DiskFull):
+                raise self._trouble
+            raise WriterUnavailable(
+                f"the writer did not answer within {timeout_s:g} s; what was said is kept and will be sent",
+                hint="go on, or call flush() again later; to see what is wrong: actorstate doctor DIR",
+            )
 
     def flush(self, timeout_s: float) -> None:
         """Returns once all that was said is durable."""
@@ -117,12 +134,12 @@ class Sender:
             place = self._said
         self.wait_heard(place, timeout_s)
 
-    def wait_intent_change(self, intent: Intent | None) -> Intent | None:
-        """Blocks while the writer's intent stays `intent`; raises what ended the run meanwhile."""
+    def wait_order_change(self, order: Order) -> Order:
+        """Blocks while nobody asks for anything else; raises what ended the run meanwhile."""
         with self._lock:
-            self._changed.wait_for(lambda: self.intent != intent or self._failure or self._closing)
+            self._changed.wait_for(lambda: self.order != order or self._failure or self._closing)
             self._check_failure()
-            return self.intent
+            return self.order
 
     def close(self) -> None:
         """Ends the thread. What was not sent by now is not sent."""
@@ -149,6 +166,13 @@ class Sender:
         if self._failure is not None:
             raise self._failure
 
+    def _check_refused(self, name: str) -> None:
+        """A refusal is raised once: where the refused data was said, or else by whoever waits for everything."""
+        if name in self._refused:
+            raise self._refused.pop(name)
+        if not name and self._refused:
+            raise self._refused.popitem()[1]
+
     def _work(self) -> None:
         try:
             self._carry()
@@ -169,6 +193,9 @@ class Sender:
                 report, place = self._next(next_report)
                 if report is None and self._closing:
                     return
+            if report is None:
+                self._beat()
+                continue
             next_report = time.monotonic() + self._every_s
             self._tell(report, place)
 
@@ -192,21 +219,27 @@ class Sender:
         self._urgent = False
         return report, self._said
 
-    def _tell(self, report: Report | None, place: int) -> None:
-        if report is None:
-            self._beat()
-            return
+    def _tell(self, report: Report, place: int) -> None:
         try:
             reply = self._send(report)
-        except TooLarge as error:
-            reply = self._send(counts_alone(report))
-            with self._lock:
-                self._refusal = error
+        except BadRequest:
+            reply = self._send_apart(report)
         with self._lock:
             self.totals = Totals(self.totals.sent, self.totals.acknowledged + rows_in(report.counts))
-            self._heard = max(self._heard, place)
-            self.intent = reply.intent
+            self._heard, self._trouble = max(self._heard, place), None
+            self.order = (reply.intent, reply.asked)
             self._changed.notify_all()
+
+    def _send_apart(self, report: Report) -> Reply:
+        """After a refusal for size: the counts must not be lost with the data, nor one value with another."""
+        reply = self._send(counts_alone(report))
+        for name, part in data_alone(report):
+            try:
+                reply = self._send(part)
+            except BadRequest as error:
+                with self._lock:
+                    self._refused[name] = error
+        return reply
 
     def _send(self, report: Report) -> Reply:
         call = self._transport.start(report)
@@ -215,7 +248,7 @@ class Sender:
                 self.messages += 1
                 try:
                     return self._transport.finish(call)
-                except (WriterUnavailable, OutcomeUnknown) as error:
+                except (WriterUnavailable, OutcomeUnknown, DiskFull, Busy) as error:
                     self._renew(call, error)
         finally:
             call.give_up()
@@ -225,6 +258,7 @@ class Sender:
         if call.first_sent and not call.still_open:
             raise error
         with self._lock:
+            self._trouble = error
             self._changed.wait_for(lambda: self._closing, AGAIN_AFTER_S)
             if self._closing:
                 raise error
@@ -235,8 +269,8 @@ class Sender:
         member = self._member
         try:
             reply = self._transport.call(Heartbeat(member.job, member.worker, member.incarnation))
-        except WriterUnavailable:
+        except (WriterUnavailable, Busy):
             return
         with self._lock:
-            self.intent = reply.intent
+            self.order = (reply.intent, reply.asked)
             self._changed.notify_all()

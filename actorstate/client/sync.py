@@ -116,7 +116,11 @@ class Transport:
                 numbers.open.add(number)
                 producer, acked = numbers.producer, min(numbers.open)
         request = Request(number, body, producer, acked, boot=link.boot, expires_at=deadline, ttl_s=left_s)
-        return Call(number, body, numbers, deadline, link.boot, is_change, codec.encode(request))
+        try:
+            return Call(number, body, numbers, deadline, link.boot, is_change, codec.encode(request))
+        except (UnicodeEncodeError, OverflowError) as error:
+            numbers.open.discard(number)
+            raise BadRequest(f"this cannot be sent: {error}", hint="mend the text or the number") from error
 
     def finish(self, call: Call) -> Reply:
         """Sends a request until it is answered or its deadline has come; a change may be finished again later."""

@@ -18,6 +18,7 @@ from actorstate.errors import BadRequest
 Row = TypeVar("Row")
 Key = Callable[[Row], str | int]
 
+MAX_KEY_BYTES = 1_024
 SUCCEEDED = Counts(succeeded=1)
 
 
@@ -44,7 +45,7 @@ class Position:
         self.done_key = self.done_key if self.ended_key is None else self.ended_key
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Turn:
     """The outcome of one row, succeeded until somebody says otherwise."""
 
@@ -54,25 +55,30 @@ class Turn:
 
 @dataclass(slots=True)
 class Turns:
-    """Whose turn it is, per thread: two threads may run two tracks of one run."""
+    """Whose turn it is, per thread: two threads may run two tracks of one run, and a track lie within another."""
 
-    _by_thread: dict[int, Turn] = field(default_factory=dict[int, Turn])
+    _by_thread: dict[int, list[Turn]] = field(default_factory=dict[int, list[Turn]])
 
     def begin(self) -> Turn:
         """A row is handed out."""
-        turn = self._by_thread[threading.get_ident()] = Turn()
+        turn = Turn()
+        self._by_thread.setdefault(threading.get_ident(), []).append(turn)
         return turn
 
-    def end(self) -> None:
+    def end(self, turn: Turn) -> None:
         """The loop came back, or was left."""
-        self._by_thread.pop(threading.get_ident(), None)
+        turns = self._by_thread.get(threading.get_ident(), [])
+        if turn in turns:
+            del turns[turns.index(turn) :]
+        if not turns:
+            self._by_thread.pop(threading.get_ident(), None)
 
     def set_outcome(self, counts: Counts, errors: tuple[ErrorReport, ...]) -> bool:
         """Whether this thread has a row, which now has this outcome."""
-        turn = self._by_thread.get(threading.get_ident())
-        if turn is None:
+        turns = self._by_thread.get(threading.get_ident())
+        if not turns:
             return False
-        turn.counts, turn.errors = counts, turn.errors + errors
+        turns[-1].counts, turns[-1].errors = counts, turns[-1].errors + errors
         return True
 
 
@@ -108,6 +114,7 @@ def tracked(port: Port, rows: Iterable[Row], every: int, key: "Key[Row] | None")
         raise BadRequest("every must be at least 1")
     position = _resumed(port.claim(), by_key=key is not None)
     saved_at = 0 if key is not None else position.done
+    turn = Turn()
     try:
         for row in rows:
             if not _is_new(position, row, key):
@@ -115,13 +122,13 @@ def tracked(port: Port, rows: Iterable[Row], every: int, key: "Key[Row] | None")
             port.heed(lambda: port.save(position, live=True))
             turn = port.turns.begin()
             yield row
-            port.turns.end()
+            port.turns.end(turn)
             _end_row(port, position, turn)
             if position.ended - saved_at >= every:
                 port.save(position, live=True)
                 saved_at = position.ended
     except GeneratorExit:
-        port.turns.end()
+        port.turns.end(turn)
         port.leave(position)
         raise
     port.save(position, live=False)
@@ -138,7 +145,7 @@ def _is_new(position: Position, row: Row, key: "Key[Row] | None") -> bool:
     position.seen += 1
     if key is None:
         return position.seen > position.done
-    value = key(row)
+    value = _checked(key(row))
     if position.key is not None and not _after(value, position.key):
         raise BadRequest(f"keys must rise: {value!r} follows {position.key!r}")
     position.key = value
@@ -158,6 +165,13 @@ def _end_row(port: Port, position: Position, turn: Turn) -> None:
         port.count(point, turn.counts, turn.errors)
         position.counted, position.counted_key = counted, position.key
     position.ended, position.ended_key = position.seen, position.key
+
+
+def _checked(key: object) -> str | int:
+    """A key that will be understood again on resume."""
+    if isinstance(key, bool) or not isinstance(key, str | int) or len(pack(key)) > MAX_KEY_BYTES:
+        raise BadRequest(f"a key is text or a number of at most {MAX_KEY_BYTES} bytes, not {key!r:.80}")
+    return key
 
 
 def _after(one: object, other: object) -> bool:

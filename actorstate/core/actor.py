@@ -17,8 +17,8 @@ from actorstate.core.messages.document import TERMINAL, Document, Intent
 from actorstate.core.messages.replies import Applied, Change, ChangeBody, Keyframe, Receipt, WorkerJudged
 from actorstate.core.messages.requests import Ask, Get, Heartbeat, ListJobs, Report, Request
 from actorstate.core.rate import Now
-from actorstate.core.receipts import MAX_IN_FLIGHT, known_reply, remembered
-from actorstate.errors import BadMessage, CorruptJob
+from actorstate.core.receipts import MAX_IN_FLIGHT, Unchanged, known_reply, remembered
+from actorstate.errors import BadMessage, CorruptJob, RequestRefused
 
 KEYFRAME_AFTER_BYTES = 4_096
 KEYFRAME_RATIO = 2
@@ -77,6 +77,7 @@ class Actor:
         "mailbox",
         "revision",
         "staged",
+        "unchanged",
         "used_at",
     )
 
@@ -86,6 +87,7 @@ class Actor:
         self.revision = 0
         self.mailbox: deque[Envelope] = deque()
         self.beats: dict[str, Beat] = {}
+        self.unchanged = Unchanged()
         self.failures = 0
         self.used_at = 0.0
         self.restore(None, ())
@@ -111,14 +113,25 @@ class Actor:
         body, producer = request.body, request.producer
         staged = self.staged or Staged(self.document, self.revision)
         receipt = staged.receipts.get(producer) or self._receipts.get(producer)
-        if receipt is None or request.id <= receipt.highest or len(receipt.replies) >= MAX_IN_FLIGHT:
-            known = known_reply(receipt, self._forgotten_until, request, now)
+        if (
+            receipt is None
+            or request.id <= receipt.highest
+            or request.sent_ago_s
+            or self.unchanged.answers
+            or len(receipt.replies) >= MAX_IN_FLIGHT
+        ):
+            known = known_reply(receipt, self._forgotten_until, request, now) or self.unchanged.answer(request)
             if known is not None:
                 return known
         if isinstance(body, Get | ListJobs | Ask | Heartbeat):
             raise BadMessage("a read is no change")
-        if not decide(staged.document, body):
-            return Applied(staged.revision)
+        try:
+            if not decide(staged.document, body):
+                self.unchanged.keep(request, Applied(staged.revision))
+                return Applied(staged.revision)
+        except RequestRefused as refusal:
+            self.unchanged.keep(request, refusal)
+            raise
         change = self._stage(staged, body, now, epoch=epoch, request=request)
         receipt = staged.receipts[producer] = recorded(receipt, change, staged.document)
         if isinstance(body, Report) and body.worker in self.beats:
@@ -175,8 +188,9 @@ class Actor:
         self.staged, self._encoded = None, None
 
     def abort(self) -> None:
-        """The commit failed: nothing of it was ever true."""
+        """The commit failed: nothing of it was ever true, nor what was refused because of it."""
         self.staged = None
+        self.unchanged = Unchanged()
 
     def encoded(self) -> bytes | None:
         """The committed document's bytes, kept until the next change; None if there is no such job."""
@@ -184,9 +198,10 @@ class Actor:
             self._encoded = codec.encode(self.document)
         return self._encoded
 
-    def intent(self) -> Intent | None:
-        """What the job's workers should do."""
-        return intent_for_workers(self.document)
+    def order(self) -> tuple[Intent | None, int]:
+        """What the job's workers should do, and the revision at which somebody asked for it."""
+        intent, control = intent_for_workers(self.document), self.document and self.document.control
+        return (intent, control.asked) if intent and control else (None, 0)
 
     def _absent_s(self, now: Now) -> float:
         """Time since the last change where the actor was not in memory: by the wall clock, for want of another."""
@@ -216,8 +231,8 @@ def recorded(receipt: Receipt | None, change: Change, document: Document | None)
     """The receipt after `change` made `document`: with its reply, without those that have arrived (`acked`)."""
     applied = Applied(change.revision, document.incarnations if document is not None else 0)
     if receipt is None:
-        return Receipt(change.at, change.acked, change.id, {change.id: applied})
+        return Receipt(change.at, change.at, change.acked, max(change.id, change.acked - 1), {change.id: applied})
     floor = max(receipt.floor, change.acked)
     kept = {number: reply for number, reply in receipt.replies.items() if number >= floor}
     kept[change.id] = applied
-    return Receipt(change.at, floor, max(receipt.highest, change.id), kept)
+    return Receipt(receipt.born_at, change.at, floor, max(receipt.highest, change.id, floor - 1), kept)

@@ -60,8 +60,14 @@ def evolve(document: Document | None, change: Change) -> Document | None:
         rate=replace(document.rate, active_s=active_s, paused_s=paused_s),
     )
     evolved = _EVOLVERS[type(body)](aged, body, change.at)
-    plain = isinstance(body, Report) and body.acknowledged is None and document.workers[body.worker].health == "healthy"
-    return evolved if plain else _settled(evolved, change.at)
+    if (
+        isinstance(body, Report)
+        and body.acknowledged is None
+        and document.status == "running"
+        and document.workers[body.worker].health == "healthy"
+    ):
+        return evolved  # nothing that the rest is derived from has changed
+    return _settled(evolved, change.at)
 
 
 def intent_for_workers(document: Document | None) -> Intent | None:
@@ -90,7 +96,7 @@ def _created(body: CreateJob, change: Change) -> Document:
 def _attached(document: Document, body: Attach, at: datetime) -> Document:
     incarnation = document.incarnations + 1
     exclusive = body.exclusive or body.take_over
-    kept = {} if exclusive else {name: other for name, other in document.workers.items() if name != body.worker}
+    kept = {} if exclusive else {name: other for name, other in document.workers.items() if _stays(name, other, body)}
     while len(kept) >= MAX_WORKERS:
         del kept[min(kept, key=lambda name: (is_live(kept[name]), kept[name].attached_at))]
     worker = Worker(
@@ -104,6 +110,11 @@ def _attached(document: Document, body: Attach, at: datetime) -> Document:
     )
     joined = replace(document, workers=kept | {body.worker: worker}, incarnations=incarnation)
     return move(joined, "running", at) if document.status == "pending" else joined
+
+
+def _stays(name: str, other: Worker, body: Attach) -> bool:
+    """One who had the job for itself and is dead must not come back beside a successor."""
+    return name != body.worker and (is_live(other) or not other.exclusive)
 
 
 def _detached(document: Document, body: Detach | FinishJob, _at: datetime) -> Document:
@@ -218,10 +229,10 @@ def _finished(document: Document, body: FinishJob, at: datetime) -> Document:
 
 def _controlled(document: Document, body: ControlJob, at: datetime) -> Document:
     workers = {name: replace(worker, acknowledged=None) for name, worker in document.workers.items()}
-    control = Control(intent=body.intent, at=at, by=body.by)
+    control = Control(intent=body.intent, at=at, by=body.by, asked=document.revision)
     asked = replace(document, control=control, workers=workers)
     if body.intent == "resume" and document.status == "paused":
-        return move(asked, "running" if document.started_at else "pending", at)
+        return move(asked, "running" if document.started_at or workers else "pending", at)
     return asked
 
 

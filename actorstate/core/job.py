@@ -19,6 +19,7 @@ from actorstate.core.messages.replies import ChangeBody, WorkerJudged
 from actorstate.core.messages.requests import (
     Attach,
     ControlJob,
+    Counts,
     CreateJob,
     DeleteJob,
     Detach,
@@ -78,6 +79,7 @@ def decide(document: Document | None, body: ChangeBody) -> bool:
     """Whether `body` changes this job; raises a RequestRefused when it may not."""
     if document is None:
         if isinstance(body, CreateJob):
+            _check_size(body.job, body.meta)
             return True
         raise JobNotFound(f"there is no job {body.job!r}", job=body.job)
     return _DECIDERS[type(body)](document, body)
@@ -146,12 +148,21 @@ def _decide_report(document: Document, body: Report) -> bool:
         added = counts.succeeded + counts.failed + counts.skipped + counts.duplicates
         if max(document.progress.processed + added, document.progress.bytes + counts.bytes) > MAX_COUNT:
             raise TooLarge(f"job {body.job!r} would count beyond {MAX_COUNT}")
+        if counts.by_category:
+            _check_categories(document, counts)
+    if document.error_count + body.error_count > MAX_COUNT or document.rate.throttles + body.throttles > MAX_COUNT:
+        raise TooLarge(f"job {body.job!r} would count beyond {MAX_COUNT}")
     if body.tracks or body.checkpoints or body.meta or body.steps:
         _check_names(document, body)
         _check_packed(document, body)
         for name in body.tracks:
             _check_track(document, name, body)
     return True
+
+
+def _check_categories(document: Document, counts: Counts) -> None:
+    if sum(document.progress.by_category.values()) + sum(counts.by_category.values()) > MAX_COUNT:
+        raise TooLarge(f"job {document.id!r} would count failures beyond {MAX_COUNT}")
 
 
 def _check_track(document: Document, name: str, body: Report) -> None:
@@ -183,10 +194,15 @@ def _check_names(document: Document, body: Report) -> None:
 def _check_packed(document: Document, body: Report) -> None:
     kept = {name: checkpoint.packed for name, checkpoint in document.checkpoints.items()} | body.checkpoints
     meta = document.packed_meta | body.meta
-    steps = {step.name: step.packed for step in document.steps} | {step.name: step.data for step in body.steps}
-    size = sum(len(packed) for group in (kept, meta, steps) for packed in group.values())
+    steps = {step.name: step.packed for step in document.steps}
+    steps |= {step.name: step.data for step in body.steps if step.data}
+    _check_size(body.job, kept, meta, steps)
+
+
+def _check_size(job: str, *groups: dict[str, bytes]) -> None:
+    size = sum(len(packed) for group in groups for packed in group.values())
     if size > MAX_PACKED_BYTES:
-        raise TooLarge(f"job {body.job!r} would hold {size:,} bytes of your data; the limit is {MAX_PACKED_BYTES:,}")
+        raise TooLarge(f"job {job!r} would hold {size:,} bytes of your data; the limit is {MAX_PACKED_BYTES:,}")
 
 
 def _decide_finish(document: Document, body: FinishJob) -> bool:
@@ -203,6 +219,8 @@ def _decide_control(document: Document, body: ControlJob) -> bool:
         return False
     _check_open(document)
     control = document.control
+    if control is not None and control.intent == "cancel" and body.intent != "cancel":
+        raise IllegalTransition(f"job {body.job!r} is being cancelled", job=body.job)
     if body.intent == "resume":
         return document.status == "paused" or (control is not None and control.intent == "pause")
     return control is None or control.intent != body.intent

@@ -10,10 +10,11 @@ from datetime import datetime, timedelta
 from actorstate.core.messages.replies import Applied, Receipt
 from actorstate.core.messages.requests import Request
 from actorstate.core.rate import Now
-from actorstate.errors import BadMessage, Busy, OutcomeUnknown
+from actorstate.errors import BadMessage, Busy, OutcomeUnknown, RequestRefused
 
 MAX_IN_FLIGHT = 1_024
 """Unanswered changes of one producer in one job; one more gets `Busy`."""
+MAX_UNCHANGED = 1_024
 MAX_PRODUCERS = 4_096
 PRODUCER_IDLE_S = 3_600.0
 """Producers idle this long, or the idlest above the maximum, are forgotten when a keyframe is written."""
@@ -28,16 +29,40 @@ def known_reply(
     """
     if not request.producer:
         raise BadMessage("a change must name its producer")
-    if receipt is None:
-        _check_not_forgotten(forgotten_until, request, now)
-        return None
-    if request.id in receipt.replies:
+    if receipt is not None and request.id in receipt.replies:
         return receipt.replies[request.id]
-    if request.id < receipt.floor:
+    if receipt is not None and request.id < receipt.floor:
         raise OutcomeUnknown(f"request {request.id} was given up by its sender; it was not applied now")
-    if len(receipt.replies) >= MAX_IN_FLIGHT and request.acked <= receipt.floor:
+    if request.sent_ago_s and forgotten_until is not None:
+        _check_not_forgotten(receipt, forgotten_until, request, now)
+    if receipt is not None and len(receipt.replies) >= MAX_IN_FLIGHT and request.acked <= receipt.floor:
         raise Busy(f"{MAX_IN_FLIGHT} changes of this client are unanswered", retry_after_s=0.1)
     return None
+
+
+class Unchanged:
+    """Answers to requests that changed nothing, so that a late copy of one changes nothing either.
+
+    Kept in memory alone: copies come over the connections of this process, which end with it.
+    """
+
+    def __init__(self) -> None:
+        self.answers: dict[tuple[bytes, int], Applied | RequestRefused] = {}
+
+    def keep(self, request: Request, answer: Applied | RequestRefused) -> None:
+        """Remembers the answer; the oldest above `MAX_UNCHANGED` are forgotten. What may be retried is not kept."""
+        if isinstance(answer, Busy):
+            return
+        self.answers[request.producer, request.id] = answer
+        if len(self.answers) > MAX_UNCHANGED:
+            del self.answers[next(iter(self.answers))]
+
+    def answer(self, request: Request) -> Applied | None:
+        """The answer that was given; raises it when it was a refusal."""
+        answer = self.answers.get((request.producer, request.id))
+        if isinstance(answer, RequestRefused):
+            raise answer
+        return answer
 
 
 def remembered(receipts: dict[bytes, Receipt], at: datetime) -> dict[bytes, Receipt]:
@@ -50,10 +75,9 @@ def remembered(receipts: dict[bytes, Receipt], at: datetime) -> dict[bytes, Rece
     return kept
 
 
-def _check_not_forgotten(forgotten_until: datetime | None, request: Request, now: Now) -> None:
-    if not request.sent_ago_s or forgotten_until is None:
-        return
-    if now.wall - timedelta(seconds=request.sent_ago_s) <= forgotten_until:
+def _check_not_forgotten(receipt: Receipt | None, forgotten_until: datetime, request: Request, now: Now) -> None:
+    sent_at = now.wall - timedelta(seconds=request.sent_ago_s)
+    if sent_at <= forgotten_until and (receipt is None or sent_at < receipt.born_at):
         raise OutcomeUnknown(
             f"request {request.id} is resent after the writer forgot its sender; it was not applied now"
         )

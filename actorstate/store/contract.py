@@ -5,7 +5,7 @@ uses it: `commit` may run in another thread than the loads, never two commits at
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from actorstate.errors import EpochFenced
@@ -182,10 +182,7 @@ class MemoryStore:
 
 
 def _matches(row: _Row, query: JobQuery) -> bool:
-    wanted = replace(
-        row.index,
-        kind=query.kind or row.index.kind,
-        status=query.status or row.index.status,
-        health=query.health or row.index.health,
-    )
-    return not row.deleted and wanted == row.index and (bool(row.index.health) or not query.attached)
+    index = row.index
+    wanted = ((query.kind, index.kind), (query.status, index.status), (query.health, index.health))
+    fits = all(want is None or want == have for want, have in wanted)
+    return not row.deleted and fits and (bool(index.health) or not query.attached)

@@ -229,7 +229,7 @@ class SqliteStore:
     def _bury(self, job: str) -> None:
         self._writing.execute("DELETE FROM changes WHERE job = ?", (job,))
         self._writing.execute("DELETE FROM keyframes WHERE job = ?", (job,))
-        self._writing.execute("UPDATE jobs SET deleted = 1, status = 'deleted', health = '' WHERE job = ?", (job,))
+        self._writing.execute("INSERT OR REPLACE INTO jobs VALUES (?, '', 'deleted', '', 1)", (job,))
 
     def _newest_keyframe(self, job: str) -> StoredChange | None:
         query = "SELECT revision, body, digest FROM keyframes WHERE job = ? ORDER BY revision DESC LIMIT ?"

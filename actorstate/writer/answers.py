@@ -8,13 +8,14 @@ from dataclasses import dataclass
 
 from msgspec import Raw
 
+from actorstate import telemetry
 from actorstate.config import VERSION, WriterSettings
 from actorstate.core.actor import Actor
 from actorstate.core.job import check_worker
 from actorstate.core.messages.document import Intent
 from actorstate.core.messages.replies import Answer, Beaten, Found, Listed, NotModified, Refused, WriterState
 from actorstate.core.messages.requests import Body, Get, Heartbeat, ListJobs, Request
-from actorstate.errors import ActorStateError, JobNotFound
+from actorstate.errors import ActorStateError, CorruptJob, JobNotFound
 from actorstate.store.contract import JobQuery, Store
 from actorstate.writer.commit import Committer
 from actorstate.writer.liveness import ages_s, follow
@@ -67,10 +68,10 @@ class Answers:
             return self._list(body)
         return self._state()
 
-    def intent(self, body: Body) -> Intent | None:
+    def order(self, body: Body) -> tuple[Intent | None, int]:
         """What a worker should do, told with the answer to its beat."""
         actor = self._residents.actors.get(body.job) if isinstance(body, Heartbeat) else None
-        return actor.intent() if actor is not None else None
+        return actor.order() if actor is not None else (None, 0)
 
     def changed(self, job: str) -> None:
         """News for those who wait for this job."""
@@ -137,15 +138,23 @@ class Answers:
         query = JobQuery(body.status, body.kind, body.health, after=body.after, limit=body.limit)
         documents: list[Raw] = []
         size, after = 0, body.after
-        for job in self._store.list_jobs(query):
+        page = self._store.list_jobs(query)
+        for job in page:
             if size >= MAX_LIST_BYTES:
                 return Listed(documents, after)
-            packed = self._residents.find(job, time.monotonic()).encoded()
-            after = job
+            packed, after = self._packed(job), job
             if packed is not None:
                 documents.append(Raw(packed))
                 size += len(packed)
-        return Listed(documents, after if len(documents) == body.limit else "")
+        return Listed(documents, after if len(page) == body.limit else "")
+
+    def _packed(self, job: str) -> bytes | None:
+        """None for a job that cannot be read: the others of its page can, and `get` says what is wrong with it."""
+        try:
+            return self._residents.find(job, time.monotonic()).encoded()
+        except CorruptJob as error:
+            telemetry.event("list.left_out", job=job, error=error)
+            return None
 
     def _state(self) -> WriterState:
         return WriterState(

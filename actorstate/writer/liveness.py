@@ -30,7 +30,9 @@ class Liveness:
         paused = document.status in {"paused", "waiting"}
         for name, beat in actor.beats.items():
             worker = document.workers[name]
-            health = judge(monotonic - beat.heard_at, monotonic - beat.advanced_at, self._limits, paused=paused)
+            if paused:
+                beat.advanced_at = monotonic
+            health = judge(monotonic - beat.heard_at, monotonic - beat.advanced_at, self._limits)
             health = "dead" if self._is_gone(worker) else health
             if health != worker.health:
                 yield WorkerJudged(document.id, name, beat.incarnation, health)

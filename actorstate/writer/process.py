@@ -82,8 +82,11 @@ def _serve(
         with _stopping(server):
             notify("READY=1")
             ready(endpoint)
-            server.run()
+            drained = server.run()
         notify("STOPPING=1")
+        if not drained:
+            log.critical("the disk did not answer in time; what was not acknowledged is not written")
+            os._exit(EXIT_STORE)  # the commit thread may hang in the kernel: nothing here can wait for it
     except StoreError as error:
         log.critical("the writer ends: %s", error)
         return EXIT_STORE
@@ -139,6 +142,7 @@ def _keep_watchdog(server: Server) -> None:
 _LEVELS = {
     "actor.failed": logging.ERROR,
     "actor.lost": logging.ERROR,
+    "list.left_out": logging.ERROR,
     "recovery.failed": logging.ERROR,
     "store.damage_found": logging.ERROR,
     "commit.refused": logging.WARNING,

@@ -38,6 +38,7 @@ TICK_S = 1.0
 SEND_HWM = 1_000
 """Unread frames of one client; further ones are dropped and counted, its resends bring new ones."""
 CLOSE_LINGER_MS = 500
+LOCK_LOST = "the lock file was deleted; this writer may not be the only one any more"
 
 
 class Server:
@@ -94,8 +95,11 @@ class Server:
         self._stop_by = time.monotonic() + self._settings.drain_s
         self._poke()
 
-    def run(self) -> None:
-        """Serves until `stop`. Raises StoreFailed or EpochFenced when this writer must not go on."""
+    def run(self) -> bool:
+        """Serves until `stop`; whether all that was accepted is committed and answered.
+
+        Raises StoreFailed or EpochFenced when this writer must not go on.
+        """
         while not self._drained():
             self._wait()
             self._receive()
@@ -105,6 +109,7 @@ class Server:
             if self._answers.waiters:
                 self._answer_waiters()
             self._send()
+        return self._committer.under_way is None and not self._committer.waiting
 
     def close(self) -> None:
         """Ends the commit thread and the sockets, waiting a bounded time for unsent replies."""
@@ -175,13 +180,15 @@ class Server:
     def _read(self, client: bytes, request: Request) -> None:
         answer = self._answers.read(client, request)
         if answer is not None:
-            self._outbox[client].append(Reply(request.id, self._epoch, answer, self._answers.intent(request.body)))
+            self._outbox[client].append(Reply(request.id, self._epoch, answer, *self._answers.order(request.body)))
 
     def _judge(self, actor: Actor, monotonic: float) -> None:
         for judged in self._liveness.findings(actor, monotonic):
             self._committer.post(actor, Envelope(judged))
 
     def _tick(self) -> None:
+        if not os.fstat(self._lock).st_nlink:
+            raise EpochFenced(LOCK_LOST)
         monotonic = time.monotonic()
         self._next_tick = monotonic + TICK_S
         for actor in self._residents.actors.values():
@@ -204,7 +211,7 @@ class Server:
             self._settle(done)
         if committer.waiting and committer.under_way is None:
             if not os.fstat(self._lock).st_nlink:
-                raise EpochFenced("the lock file was deleted; this writer may not be the only one any more")
+                raise EpochFenced(LOCK_LOST)
             batch = committer.gather(Now(datetime.now(UTC), time.monotonic()))
             if batch.parts and committer.beside:
                 committer.hand_over(batch)
@@ -220,8 +227,8 @@ class Server:
             if isinstance(answer, ActorStateError):
                 self._refuse(envelope.reply_to, envelope.number, answer)
             elif envelope.reply_to:
-                intent = actor.intent() if actor.document and actor.document.control else None
-                self._outbox[envelope.reply_to].append(Reply(envelope.number, self._epoch, answer, intent))
+                intent, asked = actor.order() if actor.document and actor.document.control else (None, 0)
+                self._outbox[envelope.reply_to].append(Reply(envelope.number, self._epoch, answer, intent, asked))
         for actor in batch.actors if batch.error is None else ():
             actor.used_at = self._last_commit
             self._sequence += 1

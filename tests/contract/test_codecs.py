@@ -16,7 +16,7 @@ from actorstate.core.messages.payload import pack, unpack
 from actorstate.core.messages.replies import Answer, Change, ChangeBody, JobChanged, Keyframe, Reply, WorkerJudged
 from actorstate.core.messages.requests import Body, ChangeRequest, CreateJob, Get, Heartbeat, Request
 from actorstate.errors import BadMessage, CorruptJob
-from tests.support.core import JOB, P1, START, attach
+from tests.support.core import JOB, START, a_job, attach
 from tests.support.messages import documents, messages
 
 Decode = Callable[[bytes], Any]
@@ -52,12 +52,18 @@ MESSAGES: dict[str, tuple[st.SearchStrategy[Any], Decode]] = {
     "document": (documents(), codec.decode_document),
     "keyframe": (messages(Keyframe), codec.decode_keyframe),
 }
-quick = settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
+quick = settings(max_examples=15, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 
 
 def plain(packed: bytes) -> Any:  # noqa: ANN401 - whatever is in it
     """What a reader without our types sees; only timestamps (ext -1) are more than msgpack's own types."""
     return msgpack.unpackb(packed, timestamp=0, strict_map_key=False, ext_hook=_no_extension)
+
+
+def canonical(packed: bytes) -> bytes:
+    """The shortest form. msgspec gives a struct of over 15 fields a map16 header, however few of them it writes."""
+    shortest: bytes = msgpack.packb(plain(packed))
+    return shortest
 
 
 def _no_extension(code: int, data: bytes) -> None:
@@ -71,9 +77,10 @@ def test_msgpack_reads_something_else(name: str, data: st.DataObject) -> None:
     strategy, decode = MESSAGES[name]
     message = data.draw(strategy)
     packed = codec.encode(message)
-    assert msgpack.packb(plain(packed)) == packed
-    assert decode(packed) == message
+    rewritten = canonical(packed)
+    assert plain(rewritten) == plain(packed)
     assert codec.encode(decode(packed)) == packed
+    assert canonical(codec.encode(decode(rewritten))) == rewritten
 
 
 @pytest.mark.parametrize("name", MESSAGES)
@@ -83,7 +90,8 @@ def test_a_message_written_by_msgpack_is_another_message(name: str, data: st.Dat
     strategy, decode = MESSAGES[name]
     message = data.draw(strategy)
     native = msgpack.unpackb(codec.encode(message), timestamp=3, strict_map_key=False)
-    assert decode(msgpack.packb(native, datetime=True)) == message
+    theirs = msgpack.packb(native, datetime=True)
+    assert theirs == canonical(theirs) == canonical(codec.encode(decode(theirs))) == canonical(codec.encode(message))
 
 
 @pytest.mark.parametrize(
@@ -119,6 +127,7 @@ payloads = st.recursive(
 )  # fmt: skip
 
 
+@settings(max_examples=60)
 @given(payloads)
 def test_a_saved_value_is_read_differently_by_msgspec(value: object) -> None:
     packed = pack(value)
@@ -127,15 +136,22 @@ def test_a_saved_value_is_read_differently_by_msgspec(value: object) -> None:
     assert msgpack.packb(plain(packed)) == packed
 
 
-def test_a_spliced_request_is_another_one() -> None:
-    request = Request(7, attach(), P1, acked=3, sent_ago_s=0.5, boot="b", expires_at=1.5, ttl_s=2.5)
-    assert codec.encode_request(codec.encode_body(request.body), request) == codec.encode(request)
+def test_a_reader_s_view_differs_from_the_document() -> None:
+    document = a_job()
+    state = codec.decode_state(codec.encode(document), {"w": 0.5})
+    assert state.last_beat_s == {"w": 0.5}
+    seen = msgspec.structs.asdict(state)
+    assert {name: seen[name] for name in document.__struct_fields__} == msgspec.structs.asdict(document)
 
 
 def framed(**fields: object) -> bytes:
     """A request for a job's state, with `fields` beside or instead of its own."""
     packed: bytes = msgpack.packb({"id": 1, "body": {"type": "Get", "job": JOB}} | fields)
     return packed
+
+
+def short(value: object) -> str:
+    return repr(value)[:60]
 
 
 def refused(**fields: object) -> None:
@@ -187,7 +203,7 @@ def test_an_unknown_field_is_passed_over(extra: dict[str, object]) -> None:
         {"type": "CreateJob", "job": JOB, "meta": {"k": b"x" * (256 * 1024 + 1)}},
         {"type": "CreateJob", "job": JOB, "meta": {"k": "text"}},
     ],
-    ids=repr,
+    ids=short,
 )
 def test_a_body_out_of_bounds_is_accepted(body: object) -> None:
     refused(body=body)
@@ -209,7 +225,7 @@ def test_a_body_out_of_bounds_is_accepted(body: object) -> None:
         {"errors": [{"key": "k", "message": "m", "at": 5}]},
         {"steps": [{"name": "s", "status": "done"}] * 257},
         {"steps": [{"name": "s", "status": "ended"}]},
-        {"tracks": {str(n): {"counted": 1, "done": 1} for n in range(65)}},
+        {"tracks": {str(n): {"counted": 1, "done": 1} for n in range(1001)}},
         {"tracks": {"t": {"counted": 1}}},
         {"tracks": {"t": {"counted": 1, "done": 1, "done_key": b"x" * 1025}}},
         {"checkpoints": {str(n): b"" for n in range(65)}},
@@ -217,7 +233,7 @@ def test_a_body_out_of_bounds_is_accepted(body: object) -> None:
         {"total": -1},
         {"phase": "x" * 2001},
     ],
-    ids=repr,
+    ids=short,
 )
 def test_a_report_out_of_bounds_is_accepted(fields: dict[str, object]) -> None:
     refused(body={"type": "Report", "job": JOB, "worker": "w", "incarnation": 1} | fields)
@@ -239,7 +255,7 @@ def test_a_report_out_of_bounds_is_accepted(fields: dict[str, object]) -> None:
         {"expires_at": float("nan")},
         {"expires_at": -1.0},
         {"ttl_s": float("nan")},
-        {"boot": "x" * 81},
+        {"boot": "x" * 129},
     ],
     ids=repr,
 )

@@ -46,11 +46,18 @@ class Worker:
         self.seen: list[int] = []
         self.name = name
         self._client, self._job = client, job
+        self._runs: queue.SimpleQueue[Run] = queue.SimpleQueue()
         self._aside = Aside(self._work)
+        self.run = self._runs.get(timeout=WITHIN_S)
 
     def feed(self, *rows: int | None) -> None:
         for row in rows:
             self.rows.put(row)
+
+    def feed_once_told(self, intent: str, *rows: int) -> None:
+        """Rows that it fetches when it knows what is wanted of it."""
+        wait_told(self.run, intent)
+        self.feed(*rows)
 
     def result(self) -> object:
         """Waits for the end of its block; raises what the block raised."""
@@ -58,15 +65,25 @@ class Worker:
 
     def _work(self) -> None:
         with self._client.attach(self._job, worker=self.name) as run:
+            self._runs.put(run)
             for row in run.track(iter(self.rows.get, None), name=self.name, every=1_000):
                 self.seen.append(row)
+
+
+def wait_told(run: Run, intent: str | None) -> None:
+    """Returns once a reply has told the run of this intent."""
+
+    def wait() -> None:
+        while run.sender.intent != intent:
+            run.sender.wait_intent_change(run.sender.intent)
+
+    Aside(wait).result()
 
 
 @contextmanager
 def workers(client: Client, job: str, *names: str) -> Iterator[list[Worker]]:
     """Workers that have attached; their rows end with the block."""
     crew = [Worker(client, job, name) for name in names]
-    until(client, job, lambda state: set(names) <= set(state.workers))
     try:
         yield crew
     finally:
@@ -95,9 +112,9 @@ def test_a_job_is_paused_before_its_worker_has_stopped(client: Client, job: str)
     with workers(client, job, "w") as [worker]:
         worker.feed(1, 2, 3)
         client.pause(job, by="ops")
-        state = processed(client, job, 2)
+        state = processed(client, job, 3)
         assert (state.status, intent_of(state)) == ("running", ("pause", "requested"))
-        worker.feed(4, 5, 6)
+        worker.feed_once_told("pause", 4, 5, 6)
         state = paused(client, job)
         assert intent_of(state) == ("pause", "done")
         assert state.control is not None
@@ -107,7 +124,7 @@ def test_a_job_is_paused_before_its_worker_has_stopped(client: Client, job: str)
         assert state.tracks["w"].done == state.tracks["w"].counted == state.progress.processed
         unchanged(client, job, 5 * LIVELY.heartbeat_s)
         client.resume(job)
-        processed(client, job, 5)
+        processed(client, job, 6)
         assert client.get(job).status == "running"
     worker.result()
     assert worker.seen == [1, 2, 3, 4, 5, 6]
@@ -118,10 +135,10 @@ def test_a_cancelled_worker_loses_its_progress_or_raises(client: Client, job: st
     client.create(job)
     with workers(client, job, "w") as [worker]:
         worker.feed(1, 2, 3)
-        processed(client, job, 2)
+        processed(client, job, 3)
         client.cancel(job)
         assert client.get(job).status == "running"
-        worker.feed(*range(4, 100))
+        worker.feed_once_told("cancel", *range(4, 100))
         state = until(client, job, lambda state: state.finished)
         worker.result()
     assert (state.status, intent_of(state), state.workers) == ("cancelled", ("cancel", "done"), {})
@@ -136,7 +153,7 @@ def test_a_cancelled_run_is_completed_or_failed(client: Client, job: str) -> Non
     with client.run(job) as run:
         run.progress(succeeded=1)
         client.cancel(job)
-        assert run.sender.wait_intent_change(None) == "cancel"
+        wait_told(run, "cancel")
         run.heed()
         after.append("not reached")
     state = client.get(job)
@@ -147,7 +164,7 @@ def test_a_paused_worker_does_not_hear_of_its_cancellation(client: Client, job: 
     client.create(job)
     with workers(client, job, "w") as [worker]:
         client.pause(job)
-        worker.feed(*range(9))
+        worker.feed_once_told("pause", *range(9))
         paused(client, job)
         client.cancel(job)
         worker.result()
@@ -162,7 +179,7 @@ def test_a_withdrawn_pause_stops_the_worker(client: Client, job: str) -> None:
         client.pause(job)
         client.resume(job)
         worker.feed(1, 2, 3, 4)
-        processed(client, job, 3)
+        processed(client, job, 4)
     worker.result()
     assert worker.seen == [1, 2, 3, 4]
     state = client.get(job)
@@ -193,7 +210,7 @@ def test_a_second_pause_right_after_a_resume_is_never_acknowledged(client: Clien
     slow.create("twice")
     with slow, workers(slow, "twice", "w") as [worker]:
         slow.pause("twice")
-        worker.feed(1, 2, 3)
+        worker.feed_once_told("pause", 1, 2, 3)
         paused(client, "twice")
         client.resume("twice")
         client.pause("twice")
@@ -266,11 +283,11 @@ def test_a_job_is_paused_when_one_of_its_workers_has_stopped(client: Client, job
     client.create(job)
     with workers(client, job, "one", "two") as [one, two]:
         client.pause(job)
-        one.feed(*range(9))
+        one.feed_once_told("pause", *range(9))
         state = until(client, job, lambda state: intent_of(state)[1] != "requested")
         assert (state.status, intent_of(state)) == ("running", ("pause", "acknowledged"))
         assert [state.workers[name].acknowledged for name in ("one", "two")] == ["pause", None]
-        two.feed(*range(9))
+        two.feed_once_told("pause", *range(9))
         state = paused(client, job)
         assert intent_of(state) == ("pause", "done")
         client.resume(job)
@@ -285,7 +302,7 @@ def test_a_pause_waits_for_a_worker_that_has_gone(client: Client, served: Writer
         child.expect("attached")
         [worker] = stack.enter_context(workers(client, job, "w"))
         client.pause(job)
-        worker.feed(*range(9))
+        worker.feed_once_told("pause", *range(9))
         until(client, job, lambda state: intent_of(state)[1] == "acknowledged")
         child.say() if left == "left" else child.kill()
         paused(client, job)
@@ -309,9 +326,7 @@ def test_each_row_waits_for_the_disk_while_another_worker_has_not_heeded_the_res
     with client.attach(job, worker="busy"), client.attach(job, worker="w") as run:
         client.pause(job)
         client.resume(job)
-        assert run.sender.wait_intent_change(None) in {"pause", "resume"}
-        while run.sender.intent != "resume":
-            run.sender.wait_intent_change(run.sender.intent)
+        wait_told(run, "resume")
         before, rows = run.sender.messages, 300
         for _row in run.track(range(rows), every=rows):
             pass
@@ -329,7 +344,7 @@ def test_an_intent_is_lost_with_the_writer(writers: Writers) -> None:
             client.pause("job")
             writer.restart()
             assert intent_of(client.get("job")) == ("pause", "requested")
-            worker.feed(*range(9))
+            worker.feed_once_told("pause", *range(9))
             paused(client, "job")
             writer.restart()
             assert intent_of(client.get("job")) == ("pause", "done")
@@ -384,7 +399,7 @@ def test_a_watcher_misses_the_end(client: Client, served: WriterProcess, job: st
             run.flush()
         finish_from_outside = Aside(lambda: finish(client, job, ending))
         if ending == "cancelled":
-            run.sender.wait_intent_change(None)
+            wait_told(run, "cancel")
             run.heed()
         finish_from_outside.result()
     beside.result()
@@ -526,7 +541,7 @@ def test_a_paused_worker_is_judged_late_stalled_or_dead(judged: Client, job: str
     judged.create(job)
     with workers(judged, job, "w") as [worker]:
         judged.pause(job)
-        worker.feed(*range(9))
+        worker.feed_once_told("pause", *range(9))
         state = paused(judged, job)
         still = unchanged(judged, job, HEALTH.dead_after_s + 1.0)
         assert (still.health, still.workers["w"].health) == ("paused", "healthy")
@@ -544,7 +559,7 @@ def test_a_worker_is_stalled_as_soon_as_a_long_pause_is_over(judged: Client, job
     judged.create(job)
     with judged.attach(job) as run:
         judged.pause(job)
-        run.sender.wait_intent_change(None)
+        wait_told(run, "pause")
         beside = Aside(run.heed)
         paused(judged, job)
         unchanged(judged, job, HEALTH.stalled_after_s + 0.5)
@@ -580,7 +595,3 @@ def unshare_pids() -> None:
 
     clone_newpid = 0x20000000
     assert ctypes.CDLL(None, use_errno=True).unshare(clone_newpid) == 0
-
-
-def use(_run: Run) -> None:
-    """Keeps the import of Run for the type checker."""

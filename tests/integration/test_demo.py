@@ -105,7 +105,7 @@ def test_every_row_arrives_once_though_the_writer_is_killed_twice(played, source
             here, there = f"SELECT * FROM main.{table}", f"SELECT * FROM theirs.{table}"
             for sql in (f"{here} EXCEPT {there}", f"{there} EXCEPT {here}"):
                 assert not target.execute(sql).fetchall()
-            rows = "SELECT (SELECT count(*) FROM main.{0}) - (SELECT count(*) FROM theirs.{0})".format(table)
+            rows = f"SELECT (SELECT count(*) FROM main.{table}) - (SELECT count(*) FROM theirs.{table})"
             assert target.execute(rows).fetchone() == (0,)
         assert target.execute("PRAGMA integrity_check").fetchone() == (b"ok",)
     assert not place.target.with_name("target.sqlite-wal").exists()

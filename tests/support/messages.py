@@ -1,6 +1,7 @@
 """Hypothesis strategies for whole messages, derived from the types in `core/messages` and their bounds."""
 
 from datetime import UTC
+from functools import cache
 from typing import Any, TypeVar
 
 import msgspec
@@ -14,10 +15,11 @@ from tests.support.core import a_job
 
 Message = TypeVar("Message")
 ANY_INT = (-(2**63), 2**64 - 1)
-MAX_LENGTH = 4
+MAX_LENGTH = 3
 """Lists and texts are kept short, bounds permitting: it is the shapes that matter."""
 
 
+@cache
 def messages(kind: type[Message]) -> SearchStrategy[Message]:
     """Any valid value of a type that the wire or a store may carry."""
     return _strategy(inspect.type_info(kind))

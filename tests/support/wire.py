@@ -10,8 +10,9 @@ import zmq
 
 from actorstate.core import codec
 from actorstate.core.messages.document import Document
-from actorstate.core.messages.replies import Answer, Applied, Found, Refused, Reply
+from actorstate.core.messages.replies import Answer, Applied, Found, Refused, Reply, WriterState
 from actorstate.core.messages.requests import (
+    Ask,
     Attach,
     Body,
     ChangeRequest,
@@ -138,3 +139,10 @@ def code_in(answer: Answer) -> str:
     """The code of a refusal."""
     assert isinstance(answer, Refused), answer
     return answer.code
+
+
+def asked(wire: Wire) -> WriterState:
+    """The writer about itself."""
+    answer = wire.ask(read(_READ + 1, Ask()))
+    assert isinstance(answer, WriterState), answer
+    return answer

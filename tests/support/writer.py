@@ -161,8 +161,19 @@ def listening(listener: Callable[[str, dict[str, object]], None], *names: str) -
 
 
 def gate_of(directory: Path) -> Path:
-    """The pipe at which a writer with the fault `hang` waits in every commit, once a test has made it."""
+    """The pipe at which a writer with the fault `hang` waits, as long as there is one (see `hanging`)."""
     return directory.with_name(directory.name + ".gate")
+
+
+@contextlib.contextmanager
+def hanging(directory: Path, provoke: Callable[[], None]) -> Iterator[None]:
+    """After `provoke` the writer of `directory`, which has the fault `hang`, hangs until the block ends."""
+    gate = gate_of(directory)
+    os.mkfifo(gate)
+    provoke()
+    with gate.open("wb"):  # waits for the writer to come for its end of the pipe
+        yield
+        gate.unlink()
 
 
 def _kill_myself(_directory: Path) -> None:
@@ -209,7 +220,7 @@ def main(fault: str, directory: Path) -> int:
             FAULTS[what](directory)
 
     logging.basicConfig(level=logging.INFO)
-    settings = WriterSettings(beside_above_s=0.0) if beside else WriterSettings()
+    settings = WriterSettings(beside_above_s=0.0 if beside else 10.0, drain_s=1.0)
     with listening(strike, event):
         return serve(directory, settings, lambda endpoint: print("ready", endpoint.epoch, flush=True))
 

@@ -123,12 +123,13 @@ class RowError(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=Tr
 
 
 class Control(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """The last control intent and how far it got."""
+    """The last control intent and how far it got; `asked` is the revision that it came with."""
 
     intent: Intent
     at: datetime
     state: IntentState = "requested"
     by: str = ""
+    asked: int = 0
 
 
 class Document(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):

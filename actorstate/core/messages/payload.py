@@ -23,6 +23,7 @@ def pack(value: object) -> bytes:
     """
     try:
         packed = _packb(value, datetime=True, default=_as_utc)
+        _unpacked(packed)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise BadRequest(
             f"this value cannot be saved: {error}",
@@ -36,9 +37,18 @@ def pack(value: object) -> bytes:
 def unpack(packed: bytes) -> object:
     """The value that `pack` was given; tuples come back as lists, datetimes as aware UTC."""
     try:
-        return _unpackb(packed, timestamp=3, max_array_len=MAX_ITEMS, max_map_len=MAX_ITEMS)
+        return _unpacked(packed)
     except (ValueError, OverflowError, TypeError, RecursionError) as error:
         raise CorruptJob(f"a saved value cannot be read: {error}") from error
+
+
+def _unpacked(packed: bytes) -> object:
+    """Read as strictly when a value is packed, so that nothing is saved that cannot be read again."""
+    return _unpackb(packed, timestamp=3, ext_hook=_no_extension, max_array_len=MAX_ITEMS, max_map_len=MAX_ITEMS)
+
+
+def _no_extension(code: int, _data: bytes) -> object:
+    raise ValueError(f"msgpack extension {code} is not supported")
 
 
 def _as_utc(value: object) -> object:

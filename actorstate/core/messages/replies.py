@@ -74,12 +74,16 @@ Answer = Applied | Beaten | Found | NotModified | Listed | WriterState | Refused
 
 
 class Reply(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """The answer to request `id`, from the writer of `epoch`; `intent` is what the job's workers should do."""
+    """The answer to request `id`, from the writer of `epoch`.
+
+    `intent` is what the job's workers should do, `asked` the revision at which somebody asked for it.
+    """
 
     id: int
     epoch: int
     answer: Answer
     intent: Intent | None = None
+    asked: int = 0
 
 
 class JobChanged(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -123,9 +127,11 @@ class Change(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True
 class Receipt(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """What one producer was told: all below `floor` is answered, `replies` are those at or above it.
 
-    `highest` is the highest number ever applied: a number above it is new without a look.
+    A number above `highest` is new without a look. What was sent before `born_at` may be older than the
+    receipt: the producer may have been forgotten in between.
     """
 
+    born_at: datetime
     seen_at: datetime
     floor: int = 0
     highest: int = 0

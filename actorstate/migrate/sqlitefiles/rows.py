@@ -14,9 +14,9 @@ from typing import Self
 from actorstate.migrate.items import Group, Item, Range, SourceUnreadable, Text, Value
 from actorstate.migrate.sqlitefiles.tables import (
     Table,
-    connect,
     definitions,
     mentioned_collations,
+    opened,
     quoted,
     reading,
     stand_in,
@@ -44,8 +44,7 @@ class SqliteSource:
                 hint="use a Python that was built with a newer SQLite",
             )
         self.path = path
-        with reading(path):
-            self._connection = connect(path, "ro")
+        with reading(path), opened(path, "ro") as self._connection:
             self.definitions = definitions(self._connection)
             self.tables, self.skipped = survey(self._connection)
             self.collations = mentioned_collations(self._connection)
@@ -101,8 +100,7 @@ class SqliteTarget:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        with writing(path):
-            self._connection = connect(path, "rw")
+        with writing(path), opened(path, "rw") as self._connection:
             self._connection.execute("PRAGMA synchronous=FULL")
             self._connection.execute("PRAGMA foreign_keys=OFF")
             self._connection.execute("PRAGMA ignore_check_constraints=ON")

@@ -76,6 +76,17 @@ def connect(path: Path, mode: Mode) -> sqlite3.Connection:
 
 
 @contextmanager
+def opened(path: Path, mode: Mode) -> Generator[sqlite3.Connection]:
+    """The same for somebody who keeps it; closed only when the block raises."""
+    connection = connect(path, mode)
+    try:
+        yield connection
+    except BaseException:
+        connection.close()
+        raise
+
+
+@contextmanager
 def reading(path: Path) -> Generator[None]:
     """Makes SQLite's errors SourceUnreadable, or DiskFull."""
     try:

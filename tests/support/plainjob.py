@@ -1,0 +1,235 @@
+"""A plain model of a job, written from the blueprint and not from the code: the actor must do what this does."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import assert_never
+
+from actorstate.core.messages.document import Document
+from actorstate.core.messages.replies import ChangeBody, WorkerJudged
+from actorstate.core.messages.requests import (
+    Attach,
+    ControlJob,
+    CreateJob,
+    DeleteJob,
+    Detach,
+    FinishJob,
+    Report,
+)
+from actorstate.errors import (
+    ActorStateError,
+    AlreadyAttached,
+    AlreadyTracked,
+    Conflict,
+    Fenced,
+    IllegalTransition,
+    JobFinished,
+    JobNotFound,
+)
+
+TERMINAL = {"completed", "failed", "cancelled"}
+CARRIED_OUT = {"pause": "paused", "cancel": "cancelled"}
+SEVERITY = ["healthy", "late", "stalled", "dead"]
+Refusal = type[ActorStateError]
+
+
+@dataclass(slots=True)
+class PlainWorker:
+    incarnation: int
+    exclusive: bool
+    health: str = "healthy"
+    heard: str | None = None
+
+    @property
+    def live(self) -> bool:
+        return self.health != "dead"
+
+
+@dataclass(slots=True)
+class PlainTrack:
+    counted: int = 0
+    done: int = 0
+    holder: tuple[str, int] = ("", 0)
+
+
+@dataclass(slots=True)
+class PlainJob:
+    """One job id: `exists` is false before its creation and after its deletion, `revision` goes on rising."""
+
+    exists: bool = False
+    revision: int = 0
+    kind: str = ""
+    total: int | None = None
+    status: str = "pending"
+    started: bool = False
+    outcomes: Counter[str] = field(default_factory=Counter)
+    workers: dict[str, PlainWorker] = field(default_factory=dict)
+    incarnations: int = 0
+    checkpoints: dict[str, bytes] = field(default_factory=dict)
+    tracks: dict[str, PlainTrack] = field(default_factory=dict)
+    intent: str = ""
+    intent_state: str = ""
+
+    @property
+    def finished(self) -> bool:
+        return self.status in TERMINAL
+
+    @property
+    def health(self) -> str | None:
+        if self.finished or not self.workers:
+            return None
+        if self.status == "paused":
+            return "paused"
+        return max((worker.health for worker in self.workers.values()), key=SEVERITY.index)
+
+    def refusal(self, body: ChangeBody) -> Refusal | None:
+        """The error that `body` must be refused with."""
+        if isinstance(body, CreateJob):
+            return Conflict if self.exists and self.kind != body.kind else None
+        if not self.exists:
+            return JobNotFound
+        return next(self._objections(body), None)
+
+    def has_effect(self, body: ChangeBody) -> bool:
+        """Whether `body`, which is not refused, changes the job."""
+        match body:
+            case CreateJob():
+                return not self.exists
+            case Detach():
+                return self._is_attached(body)
+            case FinishJob():
+                return self.status != body.status
+            case ControlJob(intent="resume"):
+                return self.status == "paused" or self.intent == "pause"
+            case ControlJob():
+                return self.status != "cancelled" and self.intent != body.intent
+            case WorkerJudged():
+                judged = self.workers.get(body.worker)
+                return self._is_attached(body) and judged is not None and judged.health != body.health
+            case _:
+                return True
+
+    def apply(self, body: ChangeBody) -> None:
+        """What an accepted `body` with an effect does."""
+        self.revision += 1
+        match body:
+            case CreateJob():
+                self.__init__(True, self.revision, body.kind, body.total)  # type: ignore[misc]  # all anew
+            case Attach():
+                self._attach(body)
+            case Detach():
+                self._leave(body.worker)
+            case Report():
+                self._count(body)
+            case FinishJob():
+                self._leave(body.worker)
+                self.status = body.status
+            case ControlJob():
+                self._ask(body)
+            case DeleteJob():
+                self.exists = False
+            case WorkerJudged():
+                self.workers[body.worker].health = body.health
+            case _:
+                assert_never(body)
+        self._settle()
+
+    def check(self, document: Document | None) -> None:
+        """Fails where the document is not this job."""
+        assert (document is not None) == self.exists
+        if document is None:
+            return
+        assert (document.revision, document.kind, document.status) == (self.revision, self.kind, self.status)
+        assert (document.incarnations, document.health) == (self.incarnations, self.health)
+        self._check_counts(document)
+        workers = {n: (w.incarnation, w.health, w.exclusive, w.acknowledged) for n, w in document.workers.items()}
+        assert workers == {n: (w.incarnation, w.health, w.exclusive, w.heard) for n, w in self.workers.items()}
+        assert {name: saved.packed for name, saved in document.checkpoints.items()} == self.checkpoints
+        tracks = {name: (track.counted, track.done, track.worker) for name, track in document.tracks.items()}
+        assert tracks == {name: (track.counted, track.done, track.holder[0]) for name, track in self.tracks.items()}
+        control = document.control
+        assert ((control.intent, control.state) if control else ("", "")) == (self.intent, self.intent_state)
+
+    def _check_counts(self, document: Document) -> None:
+        progress = document.progress
+        outcomes = (progress.succeeded, progress.failed, progress.skipped, progress.duplicates)
+        assert outcomes == tuple(self.outcomes[name] for name in ("succeeded", "failed", "skipped", "duplicates"))
+        assert progress.processed == sum(outcomes)
+        assert progress.total == self.total
+        assert progress.bytes == self.outcomes["bytes"]
+        assert document.error_count == self.outcomes["errors"]
+
+    def _objections(self, body: ChangeBody) -> Iterator[Refusal]:
+        if isinstance(body, Detach | WorkerJudged) or (isinstance(body, FinishJob) and body.status == self.status):
+            return
+        if isinstance(body, DeleteJob):
+            if not self.finished and any(worker.live for worker in self.workers.values()):
+                yield IllegalTransition
+            return
+        if self.finished and not (isinstance(body, ControlJob) and (body.intent, self.status) == ("cancel", "cancelled")):
+            yield JobFinished
+        if isinstance(body, Report | FinishJob) and body.worker and not self._is_attached(body):
+            yield Fenced
+        if isinstance(body, Attach) and not body.take_over and any(self._stands_in_the_way_of(body)):
+            yield AlreadyAttached
+        if isinstance(body, Report) and any(self._is_held(name, body) for name in body.tracks):
+            yield AlreadyTracked
+
+    def _stands_in_the_way_of(self, body: Attach) -> Iterator[bool]:
+        for name, worker in self.workers.items():
+            yield name != body.worker and worker.live and (body.exclusive or worker.exclusive)
+
+    def _is_held(self, name: str, body: Report) -> bool:
+        track = self.tracks.get(name, PlainTrack())
+        holder = self.workers.get(track.holder[0])
+        others = track.holder != (body.worker, body.incarnation)
+        return others and holder is not None and holder.live and holder.incarnation == track.holder[1]
+
+    def _is_attached(self, body: Report | FinishJob | Detach | WorkerJudged) -> bool:
+        worker = self.workers.get(body.worker)
+        return not self.finished and worker is not None and worker.incarnation == body.incarnation
+
+    def _attach(self, body: Attach) -> None:
+        self.incarnations += 1
+        if body.exclusive or body.take_over:
+            self.workers.clear()
+        self.workers[body.worker] = PlainWorker(self.incarnations, body.exclusive)
+        if self.status == "pending":
+            self.status, self.started = "running", True
+
+    def _leave(self, name: str) -> None:
+        self.workers.pop(name, None)
+        for track in self.tracks.values():
+            if name and track.holder[0] == name:
+                track.holder = ("", 0)
+
+    def _count(self, body: Report) -> None:
+        counts = body.counts
+        if counts is not None:
+            self.outcomes.update({name: getattr(counts, name) for name in ("succeeded", "failed", "skipped", "duplicates", "bytes")})
+        self.outcomes["errors"] += body.error_count
+        worker = self.workers[body.worker]
+        worker.health, worker.heard = "healthy", body.acknowledged or worker.heard
+        self.checkpoints.update(body.checkpoints)
+        for name, point in body.tracks.items():
+            track = self.tracks.setdefault(name, PlainTrack())
+            track.counted, track.done = max(track.counted, point.counted), max(track.done, point.done)
+            track.holder = (body.worker, body.incarnation) if point.live else ("", 0)
+
+    def _ask(self, body: ControlJob) -> None:
+        self.intent, self.intent_state = body.intent, "requested"
+        for worker in self.workers.values():
+            worker.heard = None
+        if body.intent == "resume" and self.status == "paused":
+            self.status = "running" if self.started else "pending"
+
+    def _settle(self) -> None:
+        if self.intent and self.intent_state != "done" and not self.finished:
+            heard = [worker.heard == self.intent for worker in self.workers.values() if worker.live]
+            self.intent_state = "done" if all(heard) else "acknowledged" if any(heard) else "requested"
+            if self.intent_state == "done":
+                self.status = CARRIED_OUT.get(self.intent, self.status)
+        if self.finished:
+            self.workers.clear()
+            for track in self.tracks.values():
+                track.holder = ("", 0)
