@@ -13,6 +13,7 @@ import shutil
 import statistics
 import subprocess
 import sys
+import tomllib
 import types
 import typing
 from collections.abc import Iterator
@@ -267,6 +268,14 @@ def test_no_file_names_a_package_registry():
     assert not naming, "\n".join(naming)
 
 
+def test_the_package_and_its_metadata_tell_one_version():
+    from actorstate.config import VERSION
+
+    told = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert told == VERSION
+    assert f"## {told} " in (ROOT / "CHANGELOG.md").read_text()
+
+
 # --- linters and type checkers ---------------------------------------------------------------------------------
 
 
@@ -320,11 +329,10 @@ def faces() -> dict[str, tuple[object, ...]]:
     """What the names used throughout the README stand for."""
     import actorstate
     from actorstate.client.run import Run
-    from actorstate.core.messages.document import JobState
     from actorstate.client.sync import Client
-    from actorstate.core.messages.document import Document
+    from actorstate.core.messages.document import JobState
 
-    return {"actorstate": (actorstate,), "client": (Client,), "job": (Run,), "state": (JobState, Document)}
+    return {"actorstate": (actorstate,), "client": (Client,), "job": (Run,), "state": (JobState,)}
 
 
 def test_the_python_in_the_readme_uses_names_that_exist():

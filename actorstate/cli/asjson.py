@@ -7,8 +7,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import cast
 
-from actorstate.core.messages.document import JobState
-from actorstate.core.messages.document import Checkpoint, Document, Progress, Step
+from actorstate.core.messages.document import Checkpoint, Document, JobState, Progress, Step
 from actorstate.core.messages.payload import unpack
 from actorstate.errors import ActorStateError, CorruptJob
 

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import shutil
 import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -74,9 +75,11 @@ def deadline_s(options: argparse.Namespace) -> float:
     return TIMEOUT_S if writer else UNWRITTEN_TIMEOUT_S
 
 
-def can_draw() -> bool:
-    """Whether standard output is a terminal that can move its cursor, and rich is there to do it."""
-    return sys.stdout.isatty() and os.environ.get("TERM", "") not in {"", "dumb"} and find_spec("rich") is not None
+def can_draw(columns: int = 0) -> bool:
+    """Whether standard output is a terminal of so many columns that can move its cursor, and rich is there to do it."""
+    if not sys.stdout.isatty() or os.environ.get("TERM", "") in {"", "dumb"}:
+        return False
+    return shutil.get_terminal_size().columns >= columns and find_spec("rich") is not None
 
 
 def has_writer(directory: str) -> bool:

@@ -14,9 +14,8 @@ from actorstate.cli import exits
 from actorstate.cli.asjson import job_json, line
 from actorstate.cli.command import Command, add_job, add_timeout, deadline_s, opened
 from actorstate.cli.views import watch_line
-from actorstate.core.messages.document import JobState
 from actorstate.client.sync import Client
-from actorstate.core.messages.document import Intent
+from actorstate.core.messages.document import Intent, JobState
 
 
 def _add_control(parser: argparse.ArgumentParser) -> None:

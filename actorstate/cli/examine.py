@@ -43,8 +43,11 @@ def wrong(name: str, message: str, step: str = "") -> Finding:
 
 
 def owner(path: Path) -> str:
-    """The name of the owner, or the number where it has no name (in containers, often)."""
-    uid = path.stat().st_uid
+    """The name of the owner, or the number where it has no name (in containers, often); root may see the rest."""
+    try:
+        uid = path.stat().st_uid
+    except OSError:
+        return "root"
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:

@@ -12,11 +12,12 @@ from actorstate.cli import exits
 from actorstate.cli.asjson import job_json
 from actorstate.cli.command import Command, add_directory, add_job, add_timeout, can_draw, deadline_s, opened
 from actorstate.cli.views import JOB_COLUMNS, columns_line, job_columns, job_lines, span, watch_line
-from actorstate.core.messages.document import JobState
 from actorstate.client.sync import Client
-from actorstate.core.messages.document import Health, Status
+from actorstate.core.messages.document import Health, JobState, Status
 from actorstate.errors import WriterUnavailable
 
+TABLE_COLUMNS = 60
+"""On a narrower terminal the table would have to cut ids; plain lines do not."""
 POLL_S = 1.0
 """How long `watch` waits for news before it looks at the clock again."""
 SILENT_S = 2.0
@@ -43,7 +44,7 @@ def _jobs(options: argparse.Namespace) -> int:
         if options.json:
             jobs = [job_json(state) for state in states]  # whole before the first byte: an error is then the only value
             print("[" + ",\n".join(jobs) + "]")
-        elif can_draw():
+        elif can_draw(TABLE_COLUMNS):
             from actorstate.cli.terminal import draw_jobs  # noqa: PLC0415 - rich costs 50 ms and is optional
 
             draw_jobs(states)

@@ -104,7 +104,7 @@ def _run(options: argparse.Namespace) -> int:
         raise
     except OSError as error:
         reason = f"{error.filename or 'system call'}: {error.strerror or error}"
-        _report(options, ActorStateError(reason, hint="look closer: actorstate doctor DIR", errno=error.errno))
+        _report(options, _SystemError(reason, errno=error.errno))
         return exits.REFUSED
 
 
@@ -146,6 +146,11 @@ class _Parser(argparse.ArgumentParser):
             print(error_json(_UsageError(message), hint), flush=True)
             self.exit(exits.USAGE)
         self.exit(exits.USAGE, f"actorstate: {message}\n{self.format_usage()}  {hint}\n")
+
+
+class _SystemError(ActorStateError):
+    code = "os_error"
+    default_hint = "look closer: actorstate doctor DIR"
 
 
 class _UsageError(ActorStateError):

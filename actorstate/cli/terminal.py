@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -10,7 +10,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from actorstate.cli.views import JOB_COLUMNS, clean, counts, ends, job_columns, percent, speed
+from actorstate.cli.views import GLANCE_COLUMNS, clean, counts, ends, job_glance, percent, speed
 from actorstate.core.messages.document import JobState
 
 STYLES = {
@@ -25,32 +25,45 @@ STYLES = {
     "dead": "red",
 }
 BAR_WIDTH = 60
+WIDE = 110
+MIN_JOB = 12
+"""Characters; below the first the columns that a page of `get` tells as well are left out."""
+_ONLY_WIDE = {"KIND", "ROWS", "RATE"}
 
 Draw = Callable[[JobState, datetime, str], None]
 
 
 def draw_jobs(states: Iterable[JobState]) -> None:
-    """A table of the jobs."""
+    """A table of the jobs, with fewer columns where the terminal is narrow; ids are folded, never cut."""
+    console = Console()
+    shown = [name for name in GLANCE_COLUMNS if console.width >= WIDE or name not in _ONLY_WIDE]
     table = Table(box=None, pad_edge=False)
-    for name in JOB_COLUMNS:
-        table.add_column(name, no_wrap=name != "JOB", overflow="fold")
+    for name in shown:
+        table.add_column(name, no_wrap=name != "JOB", overflow="fold", min_width=MIN_JOB if name == "JOB" else None)
+    now = datetime.now(UTC)
     for state in states:
-        table.add_row(*(Text(value, STYLES.get(value, "")) for value in job_columns(state)))
-    Console().print(table)
+        values = job_glance(state, now)
+        table.add_row(*(Text(values[name], STYLES.get(values[name], "")) for name in shown))
+    console.print(table)
 
 
 @contextmanager
 def live() -> Generator[Draw]:
     """A picture of one job, drawn anew at each call of what this yields: (state, now, notice)."""
-    with Live(console=Console(), auto_refresh=False) as picture:
-        yield lambda state, now, notice: picture.update(_picture(state, now, notice), refresh=True)
+    console = Console()
+
+    def draw(state: JobState, now: datetime, notice: str) -> None:
+        picture.update(_picture(state, now, notice, min(BAR_WIDTH, console.width)), refresh=True)
+
+    with Live(console=console, auto_refresh=False) as picture:
+        yield draw
 
 
-def _picture(state: JobState, now: datetime, notice: str) -> Group:
+def _picture(state: JobState, now: datetime, notice: str, width: int) -> Group:
     total = state.progress.total
     rows: list[RenderableType] = [
         _head(state),
-        ProgressBar(total=total or 1, completed=state.progress.processed, width=BAR_WIDTH, pulse=total is None),
+        ProgressBar(total=total or 1, completed=state.progress.processed, width=width, pulse=total is None),
         Text(_facts(state, now)),
     ]
     if state.reason:

@@ -7,13 +7,13 @@ must not move the cursor of the person who looks at it.
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
-from actorstate.core.messages.document import JobState
-from actorstate.core.messages.document import Progress, Rate, Step, Worker
+from actorstate.core.messages.document import JobState, Progress, Rate, Step, Worker
 
 ERRORS_SHOWN = 5
 WORKERS_SHOWN = 20
 """More are counted, not listed; `--json` has them all."""
 
+GLANCE_COLUMNS = ("JOB", "KIND", "STATUS", "HEALTH", "DONE", "ROWS", "RATE", "ENDS", "UPDATED")
 JOB_COLUMNS = ("JOB", "KIND", "STATUS", "HEALTH", "DONE", "ROWS", "RATE", "ENDS", "UPDATED")
 _WIDTHS = (28, 12, 9, 8, 6, 19, 11, 20, 20)
 """Of a line in a pipe; longer values push the rest to the right, so that nothing is cut and awk still counts fields."""
@@ -32,6 +32,31 @@ def job_columns(state: JobState) -> tuple[str, ...]:
         moment(state.rate.eta),
         moment(state.updated_at),
     )
+
+
+def job_glance(state: JobState, now: datetime) -> dict[str, str]:
+    """One job's values under GLANCE_COLUMNS, short, with times as distances from `now`."""
+    total, rate = state.progress.total, state.rate
+    return {
+        "JOB": state.id,
+        "KIND": clean(state.kind),
+        "STATUS": state.status,
+        "HEALTH": state.health or "-",
+        "DONE": percent(state.progress),
+        "ROWS": short(state.progress.processed) + ("" if total is None else f" of {short(total)}"),
+        "RATE": "-" if rate.per_s is None else f"{short(rate.per_s)}/s",
+        "ENDS": "-" if rate.eta is None else f"in {span((rate.eta - now).total_seconds())}",
+        "UPDATED": ago(state.updated_at, now),
+    }
+
+
+def short(number: float) -> str:
+    """`950`, `12.3k`, `8.0M`: three figures, for looking and not for reckoning."""
+    for unit in ("", "k", "M", "G"):
+        if number < 1000:  # noqa: PLR2004 - what the units are made of
+            return f"{number:.0f}" if not unit else f"{number:.1f}{unit}"
+        number /= 1000
+    return f"{number:.1f}T"
 
 
 def columns_line(values: tuple[str, ...]) -> str:

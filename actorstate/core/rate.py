@@ -63,13 +63,13 @@ def without_eta(rate: Rate) -> Rate:
     return replace(rate, eta=None, eta_low=None, eta_high=None)
 
 
-def judge(beat_age_s: float, progress_age_s: float, limits: Thresholds) -> Health:
-    """A worker's health from the writer's monotonic clock."""
+def judge(beat_age_s: float, progress_age_s: float, limits: Thresholds, *, paused: bool) -> Health:
+    """A worker's health from the writer's monotonic clock. A paused job cannot stall."""
     if beat_age_s >= limits.dead_after_s:
         return "dead"
     if beat_age_s >= limits.late_after_s:
         return "late"
-    if progress_age_s >= limits.stalled_after_s:
+    if progress_age_s >= limits.stalled_after_s and not paused:
         return "stalled"
     return "healthy"
 

@@ -10,7 +10,8 @@ class Observer:
     """Findings of one reader so far.
 
     `torn`: the counts do not add up, or one revision was seen with two contents. `backwards`: (epoch,
-    revision) fell. `revived`: a finished job was seen unfinished.
+    revision) fell, or the revision alone: then a state had been shown that a crash could undo.
+    `revived`: a finished job was seen unfinished.
     """
 
     reads: int = 0
@@ -25,7 +26,7 @@ class Observer:
         self.torn += not adds_up(state)
         if self.last is not None:
             before, now = (self.last.epoch, self.last.revision), (state.epoch, state.revision)
-            self.backwards += now < before
+            self.backwards += now < before or state.revision < self.last.revision
             self.torn += now == before and (state.progress, state.tracks) != (self.last.progress, self.last.tracks)
             self.revived += self.last.finished and not state.finished
         self.last = state

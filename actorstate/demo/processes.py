@@ -48,10 +48,14 @@ class Child:
         return lines[-2] if len(lines) > 1 else ""
 
     def report(self) -> dict[str, float]:
-        """The JSON object that it printed last. Raises DemoFailed where it ended otherwise."""
-        if self.process.returncode:
-            raise DemoFailed(f"{self.name} ended with {self.process.returncode}: {_tail(self.errors).strip()}")
+        """The JSON object that it printed last. Raises DemoFailed where it failed."""
+        self.check()
         return self.last_report()
+
+    def check(self) -> None:
+        """Raises DemoFailed when it has ended and failed."""
+        if self.process.poll():
+            raise DemoFailed(f"{self.name} ended with {self.process.returncode}: {_tail(self.errors).strip()}")
 
     def last_report(self) -> dict[str, float]:
         """The JSON object that it printed last so far; empty before the first one."""
@@ -124,7 +128,7 @@ def wait_until(what: str, condition: Callable[[], bool], child: Child) -> None:
         if not child.running and not condition():
             raise DemoFailed(f"{child.name} ended before {what}: {_tail(child.errors).strip()}")
         if time.monotonic() > until:
-            raise DemoFailed(f"{child.name}: no {what} within {READY_WITHIN_S:g} s")
+            raise DemoFailed(f"{child.name}: {READY_WITHIN_S:g} s were not enough until {what}")
         time.sleep(_POLL_S)
 
 

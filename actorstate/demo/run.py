@@ -23,12 +23,13 @@ from actorstate.demo.options import JOB, DemoOptions, Place
 from actorstate.demo.processes import Child, Children, DemoFailed, wait_until
 from actorstate.demo.reader import COUNTED
 from actorstate.demo.verdict import Kill, Reads, Updates, Verdict
-from actorstate.errors import BadRequest
+from actorstate.errors import BadRequest, WriterUnavailable
 from actorstate.migrate.items import SourceUnreadable
 
 LOOK_EVERY_S = 0.1
 """How often the parent looks after its processes and tells the view, however many states it is given."""
-TIMEOUT_S = 30.0
+TIMEOUT_S = 5.0
+"""How long the parent waits for an answer before it looks whether the writer lives."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +99,8 @@ class _Course:
         final = self._client.get(JOB)
         reads = self._reads()
         self._writer.process.terminate()
-        wait_until("it was done", lambda: not self._writer.running, self._writer)
+        wait_until("it ended", lambda: not self._writer.running, self._writer)
+        self._writer.check()
         return Verdict(
             source=named(options),
             tables=(),
@@ -132,7 +134,7 @@ class _Course:
         """Looks on until all workers have ended, and kills the writer when it is time to."""
         self._allow_last_rows()
         while any(worker.running for worker in self._workers):
-            newer = self._client.wait(JOB, after=state.revision, timeout_s=LOOK_EVERY_S)
+            newer = self._newer(state)
             if newer.progress.processed != state.progress.processed:
                 self._advanced_at = time.monotonic()
             state = newer
@@ -143,6 +145,13 @@ class _Course:
                 self._check(state)
                 self._view.show(self._moment(state))
                 self._looked_at = time.monotonic()
+
+    def _newer(self, state: JobState) -> JobState:
+        try:
+            return self._client.wait(JOB, after=state.revision, timeout_s=LOOK_EVERY_S)
+        except WriterUnavailable:
+            self._check(state)
+            return state
 
     def _allow_last_rows(self) -> None:
         """Workers keep their last rows back until the last kill, so that there is something to interrupt."""
@@ -187,7 +196,7 @@ class _Course:
     def _check(self, state: JobState) -> None:
         for child in (self._writer, *self._workers, *self._readers):
             if child.process.poll() not in ({None, 0} if child in self._workers else {None}):
-                child.report()
+                child.check()
                 raise DemoFailed(f"{child.name} ended before its time")
         if self._still_for_s() > self._options.patience_s:
             done = f"{state.progress.processed:,} of {state.progress.total or 0:,} rows"
@@ -212,7 +221,7 @@ class _Course:
         for reader in self._readers:
             reader.end_input()
         for reader in self._readers:
-            wait_until("its report", lambda: not reader.running, reader)  # noqa: B023 - called in this turn
+            wait_until("it reported", lambda: not reader.running, reader)  # noqa: B023 - called in this turn
         reports = [reader.report() for reader in self._readers]
         counts = {name: sum(int(report[name]) for report in reports) for name in COUNTED}
         per_s = sum(report["reads"] / report["seconds"] for report in reports)
@@ -220,8 +229,9 @@ class _Course:
 
 
 def named(options: DemoOptions) -> str:
-    """What is migrated, in words."""
-    return str(options.source) if options.source else f"the standard library in {standard_library()}"
+    """What is migrated, in words; a file's name need not be valid UTF-8."""
+    words = str(options.source) if options.source else f"the standard library in {standard_library()}"
+    return words.encode(errors="replace").decode()
 
 
 def _total(options: DemoOptions, place: Place) -> int:

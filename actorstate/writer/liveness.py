@@ -32,7 +32,7 @@ class Liveness:
             worker = document.workers[name]
             if paused:
                 beat.advanced_at = monotonic
-            health = judge(monotonic - beat.heard_at, monotonic - beat.advanced_at, self._limits)
+            health = judge(monotonic - beat.heard_at, monotonic - beat.advanced_at, self._limits, paused=paused)
             health = "dead" if self._is_gone(worker) else health
             if health != worker.health:
                 yield WorkerJudged(document.id, name, beat.incarnation, health)

@@ -11,7 +11,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from actorstate.core import codec
-from actorstate.core.messages.document import Document
 from actorstate.core.messages.payload import pack, unpack
 from actorstate.core.messages.replies import Answer, Change, ChangeBody, JobChanged, Keyframe, Reply, WorkerJudged
 from actorstate.core.messages.requests import Body, ChangeRequest, CreateJob, Get, Heartbeat, Request
@@ -55,7 +54,7 @@ MESSAGES: dict[str, tuple[st.SearchStrategy[Any], Decode]] = {
 quick = settings(max_examples=15, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 
 
-def plain(packed: bytes) -> Any:  # noqa: ANN401 - whatever is in it
+def plain(packed: bytes) -> Any:
     """What a reader without our types sees; only timestamps (ext -1) are more than msgpack's own types."""
     return msgpack.unpackb(packed, timestamp=0, strict_map_key=False, ext_hook=_no_extension)
 

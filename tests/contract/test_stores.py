@@ -9,7 +9,6 @@ import pytest
 from actorstate.core.messages.requests import CreateJob, DeleteJob
 from actorstate.errors import EpochFenced
 from actorstate.store.contract import IndexRow, JobCommit, JobQuery, Store, StoredChange, StoredJob
-from actorstate.store.sqlite import SqliteStore
 from tests.support.core import JOB, Rehearsal, attach, counted
 from tests.support.stores import (
     DURABLE,
@@ -121,9 +120,6 @@ def test_a_list_misses_a_job_or_shows_another(store: Store, kind: str | None, st
     assert every_job(store, kind=kind, status=status, health=health, attached=True) == attached
 
 
-@pytest.mark.xfail(
-    reason="contract.py _matches takes '' for 'everything' where sqlite.py takes it for itself, and JobQuery says None is"
-)
 @pytest.mark.parametrize("field", ["kind", "status", "health"])
 def test_two_stores_understand_an_empty_filter_differently(tmp_path: Path, field: str) -> None:
     lists: list[list[str]] = []
@@ -172,25 +168,13 @@ def test_a_new_job_inherits_from_the_dead_one(store: Store) -> None:
     assert every_job(store) == []
 
 
-def buried_unborn(request: pytest.FixtureRequest, store: Store) -> None:
-    """A defect of one store: a job that is created and deleted in one commit has no row in `jobs` to bury."""
-    if isinstance(store, SqliteStore):
-        request.applymarker(pytest.mark.xfail(reason="sqlite.py _bury only updates `jobs`: no row, no tombstone"))
-
-
-def test_a_job_created_and_deleted_in_one_commit_loses_its_tombstone(
-    request: pytest.FixtureRequest, store: Store
-) -> None:
-    buried_unborn(request, store)
+def test_a_job_created_and_deleted_in_one_commit_loses_its_tombstone(store: Store) -> None:
     store.commit(1, [commit_of("a", 1, 2, keyframe=b"tombstone", deleted=True)])
     assert store.load("a") == StoredJob(b"tombstone", ())
 
 
-def test_a_job_is_lost_whose_forerunner_was_created_and_deleted_in_one_commit(
-    request: pytest.FixtureRequest, store: Store
-) -> None:
+def test_a_job_is_lost_whose_forerunner_was_created_and_deleted_in_one_commit(store: Store) -> None:
     """Its revisions begin again, below the tombstone: what is acknowledged is not there at the next load."""
-    buried_unborn(request, store)
     rehearsal = Rehearsal()
     for body in (CreateJob(JOB), DeleteJob(JOB)):
         rehearsal.propose(rehearsal.request(body))

@@ -167,7 +167,7 @@ def on_a_terminal(*arguments: str) -> tuple[int, str]:
 
 
 def test_fewer_rows_than_workers_are_no_excuse_for_sparing_the_writer(tmp_path):
-    path = tmp_path / "tiny.sqlite"
+    path = tmp_path / "tiny\udcff.sqlite"  # a name that is no UTF-8 is a name
     with closing(sqlite3.connect(path)) as connection:
         connection.executescript("CREATE TABLE t (a); INSERT INTO t VALUES (1), (2)")
     verdict = run_demo(DemoOptions(path, readers=1, seconds=0), SilentView())
@@ -254,6 +254,7 @@ def state(revision: int, counted: int, *, epoch: int = 1, **more) -> Document:
         ([state(1, 1), state(1, 2)], {"torn": 1}),
         ([state(2, 1), state(1, 1)], {"backwards": 1}),
         ([state(1, 1, epoch=2), state(9, 1)], {"backwards": 1}),
+        ([state(9, 1), state(8, 1, epoch=2)], {"backwards": 1}),
         ([state(1, 1, status="completed"), state(2, 1)], {"revived": 1}),
     ],
 )
@@ -286,24 +287,33 @@ def test_a_demo_that_is_interrupted_ends_all_of_its_processes(number, status, so
 
 
 class Killing:
-    """A view that kills a worker as soon as one is seen."""
+    """A view that kills, once, one of the processes that it is shown."""
 
-    def __init__(self) -> None:
-        self.killed = 0
+    def __init__(self, choose) -> None:
+        self._choose = choose
+        self.killed = False
 
     def tell(self, event: str) -> None:
         """Something happened."""
 
     def show(self, moment) -> None:
-        """Kills the first one that is attached."""
-        for worker in list(moment.state.workers.values())[: 1 - self.killed]:
-            os.kill(worker.pid, signal.SIGKILL)
-            self.killed = 1
+        """Kills it as soon as there is one."""
+        for pid in self._choose(moment):
+            if not self.killed:
+                os.kill(pid, signal.SIGKILL)
+                self.killed = True
 
 
-def test_a_worker_that_dies_ends_the_demo_without_a_verdict(source, tmp_path):
-    with pytest.raises(DemoFailed, match="worker-"):
-        run_demo(DemoOptions(source, tmp_path / "demo"), Killing())
+@pytest.mark.parametrize(
+    ("choose", "name"),
+    [
+        (lambda moment: [worker.pid for worker in moment.state.workers.values()], "worker-"),
+        (lambda moment: [moment.writer] if moment.state.workers else [], "writer-"),
+    ],
+)
+def test_a_process_that_dies_by_itself_ends_the_demo_without_a_verdict(choose, name, source, tmp_path):
+    with pytest.raises(DemoFailed, match=name):
+        run_demo(DemoOptions(source, tmp_path / "demo"), Killing(choose))
     assert not processes_of(tmp_path / "demo")
 
 

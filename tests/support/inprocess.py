@@ -11,7 +11,15 @@ from typing import Self
 
 from actorstate import telemetry
 from actorstate.config import WriterSettings
-from actorstate.endpoint import Endpoint, WriterLock, boot_id, read_endpoint, socket_addresses, write_endpoint
+from actorstate.endpoint import (
+    Endpoint,
+    WriterLock,
+    boot_id,
+    private_folder,
+    read_endpoint,
+    socket_addresses,
+    write_endpoint,
+)
 from actorstate.store.contract import JobCommit, JobQuery, Store, StoredChange, StoredJob
 from actorstate.store.sqlite import SqliteStore
 from actorstate.writer.process import next_epoch
@@ -89,7 +97,7 @@ class WriterThread:
     def _serve(self) -> None:
         lock = WriterLock(self.directory)
         lock.acquire()
-        store = self._dress(SqliteStore(self.directory / "jobs.sqlite"))
+        store = self._dress(SqliteStore(self.directory / "jobs.sqlite", private_folder(self.directory) / "head"))
         store.open()
         try:
             self._run(store, lock)

@@ -69,7 +69,6 @@ def test_a_code_of_a_later_release_is_no_error() -> None:
     assert (str(error), error.x) == ("no (upgrade)", 1)
 
 
-@pytest.mark.xfail(reason="errors.py from_wire passes details as keywords: a detail called like a parameter is a TypeError")
 @pytest.mark.parametrize("name", ["hint", "message", "self"])
 def test_a_detail_called_like_a_parameter_kills_the_reader(name: str) -> None:
     error = from_wire("busy", "no", "later", {name: "x"})

@@ -107,7 +107,6 @@ def test_a_report_while_paused_brings_the_arrival_back() -> None:
         assert etas(paused.rate) == {None}
 
 
-@pytest.mark.xfail(reason="evolve.py evolve: a plain report in a job that does not run skips without_eta")
 def test_a_worker_that_joins_a_paused_job_brings_the_arrival_back() -> None:
     asked = changed(steady(rows=50, seconds=10), control("pause"), after_s=1.5)
     paused = changed(asked, Detach(JOB, "w", 1), attach("v"), counted(50, "v", 2), after_s=2.0)

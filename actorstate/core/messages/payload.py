@@ -25,6 +25,8 @@ def pack(value: object) -> bytes:
         packed = _packb(value, datetime=True, default=_as_utc)
         _unpacked(packed)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        if "exceeds max_" in str(error):
+            raise TooLarge(f"a list or dict has more than {MAX_ITEMS:,} items") from error
         raise BadRequest(
             f"this value cannot be saved: {error}",
             hint="use numbers, text, bytes, lists, dicts with text keys and datetimes with a time zone",
