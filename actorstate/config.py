@@ -45,7 +45,7 @@ class ClientSettings:
 
     timeout_s: float = 10.0
     """Deadline of a call; it ends by then with an answer or a typed error."""
-    attempt_s: float = 0.5
+    attempt_s: float = 0.25
     """How long one attempt waits for its answer before the same message is sent again."""
     linger_s: float = 0.2
     """How long closing waits for unsent frames."""

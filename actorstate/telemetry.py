@@ -31,4 +31,4 @@ def listen(listener: Listener, *names: str) -> Callable[[], None]:
 def _replace(listeners: tuple[tuple[Listener, frozenset[str]], ...]) -> None:
     global _listeners, heard  # noqa: PLW0603 - the seam is one per process, like the logging module
     _listeners = listeners
-    heard = frozenset().union(*(names for _, names in listeners))
+    heard = frozenset[str]().union(*(names for _, names in listeners))

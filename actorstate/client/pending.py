@@ -9,8 +9,6 @@ from copy import copy
 from dataclasses import dataclass, field
 from itertools import islice
 
-from msgspec.structs import replace
-
 from actorstate.core.messages.document import Intent
 from actorstate.core.messages.requests import Counts, ErrorReport, Report, StepReport, TrackPoint
 
@@ -118,18 +116,31 @@ class Book:
 
 def counts_alone(report: Report) -> Report:
     """The report without the user's data: what is left when that was too large to take."""
-    return replace(report, checkpoints={}, meta={}, steps=())
+    return Report(
+        report.job,
+        report.worker,
+        report.incarnation,
+        counts=report.counts,
+        total=report.total,
+        tracks=report.tracks,
+        phase=report.phase,
+        errors=report.errors,
+        error_count=report.error_count,
+        throttled_s=report.throttled_s,
+        throttles=report.throttles,
+        acknowledged=report.acknowledged,
+    )
 
 
 def data_alone(report: Report) -> Iterator[tuple[str, Report]]:
     """Each value of the report's data as a report of its own, under the name by which a waiter knows it."""
-    bare = Report(report.job, report.worker, report.incarnation)
+    member = (report.job, report.worker, report.incarnation)
     for name, packed in report.checkpoints.items():
-        yield f"checkpoint {name}", replace(bare, checkpoints={name: packed})
+        yield f"checkpoint {name}", Report(*member, checkpoints={name: packed})
     for name, packed in report.meta.items():
-        yield f"meta {name}", replace(bare, meta={name: packed})
+        yield f"meta {name}", Report(*member, meta={name: packed})
     for step in report.steps:
-        yield f"step {step.name}", replace(bare, steps=(step,))
+        yield f"step {step.name}", Report(*member, steps=(step,))
 
 
 def rows_in(counts: Counts | None) -> int:

@@ -6,14 +6,22 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from msgspec import Raw
-
 from actorstate import telemetry
 from actorstate.config import VERSION, WriterSettings
 from actorstate.core.actor import Actor
 from actorstate.core.job import check_worker
 from actorstate.core.messages.document import Intent
-from actorstate.core.messages.replies import Answer, Beaten, Found, Listed, NotModified, Refused, WriterState
+from actorstate.core.messages.replies import (
+    Answer,
+    Beaten,
+    Found,
+    Listed,
+    NotModified,
+    Refused,
+    WriterState,
+    found,
+    listed,
+)
 from actorstate.core.messages.requests import Body, Get, Heartbeat, ListJobs, Request
 from actorstate.errors import ActorStateError, CorruptJob, JobNotFound
 from actorstate.store.contract import JobQuery, Store
@@ -101,9 +109,9 @@ class Answers:
     def _get(self, client: bytes, number: int, body: Get) -> Answer | None:
         monotonic = time.monotonic()
         actor = self._residents.find(body.job, monotonic)
-        found = self._found(actor, monotonic)
+        state = self._found(actor, monotonic)
         if body.newer_than is None or actor.revision > body.newer_than:
-            return found
+            return state
         finished = actor.document is not None and actor.document.finished
         if body.wait_s <= 0 or finished or self._held >= self._settings.max_waiters:
             return NotModified(actor.revision)
@@ -115,7 +123,7 @@ class Answers:
         packed = actor.encoded()
         if packed is None:
             raise JobNotFound(f"there is no job {actor.job!r}", job=actor.job)
-        return Found(Raw(packed), ages_s(actor, monotonic))
+        return found(packed, ages_s(actor, monotonic))
 
     def _look_again(self, waiter: Waiter, monotonic: float) -> Answer:
         try:
@@ -136,17 +144,17 @@ class Answers:
 
     def _list(self, body: ListJobs) -> Listed:
         query = JobQuery(body.status, body.kind, body.health, after=body.after, limit=body.limit)
-        documents: list[Raw] = []
+        documents: list[bytes] = []
         size, after = 0, body.after
         page = self._store.list_jobs(query)
         for job in page:
             if size >= MAX_LIST_BYTES:
-                return Listed(documents, after)
+                return listed(documents, after)
             packed, after = self._packed(job), job
             if packed is not None:
-                documents.append(Raw(packed))
+                documents.append(packed)
                 size += len(packed)
-        return Listed(documents, after if len(page) == body.limit else "")
+        return listed(documents, after if len(page) == body.limit else "")
 
     def _packed(self, job: str) -> bytes | None:
         """None for a job that cannot be read: the others of its page can, and `get` says what is wrong with it."""

@@ -97,9 +97,9 @@ class Shelf:
         else:
             self.keyframe, self.changes = staged.keyframe, []
 
-    def restored(self) -> Actor:
+    def restored(self, job: str = JOB) -> Actor:
         """The actor that a restarted writer would load."""
-        actor = Actor(JOB)
+        actor = Actor(job)
         actor.restore(self.keyframe, self.changes)
         return actor
 
@@ -158,7 +158,7 @@ class Rehearsal:
 
     def restart(self) -> None:
         """The writer dies and the next one loads the job."""
-        self.actor = self.shelf.restored()
+        self.actor = self.shelf.restored(self.actor.job)
 
 
 def begun(*workers: str) -> Rehearsal:

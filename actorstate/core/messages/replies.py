@@ -42,6 +42,16 @@ class Listed(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True
     after: str = ""
 
 
+def found(packed: bytes, last_beat_s: dict[str, float]) -> Found:
+    """A reply around a document's committed bytes: they are sent as they are."""
+    return Found(Raw(packed), last_beat_s)
+
+
+def listed(packed: list[bytes], after: str) -> Listed:
+    """The same for a page of documents."""
+    return Listed([Raw(each) for each in packed], after)
+
+
 class WriterState(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, tag=True):
     """The writer about itself; times in seconds."""
 
