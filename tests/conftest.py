@@ -43,6 +43,12 @@ class WriterProcess:
         self.process.kill()
         self.process.wait()
 
+    def bury(self) -> None:
+        """Kill it if it still runs, and close its pipe."""
+        self.kill()
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+
     def terminate(self) -> int:
         """SIGTERM, and the exit code: what systemd does to it."""
         self.process.send_signal(signal.SIGTERM)
@@ -50,6 +56,14 @@ class WriterProcess:
 
 
 StartWriter = Callable[..., WriterProcess]
+
+
+def launched(directory: Path, log: Path, *options: str) -> WriterProcess:
+    """A writer that has been started and may not be ready yet."""
+    command = [sys.executable, "-m", "actorstate", "serve", str(directory), *options]
+    with log.open("w") as errors:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
+    return WriterProcess(directory, process, log)
 
 
 @pytest.fixture
@@ -64,23 +78,29 @@ def start_writer(directory: Path, tmp_path: Path) -> Iterator[StartWriter]:
     started: list[WriterProcess] = []
 
     def start(*options: str, at: Path = directory) -> WriterProcess:
-        log = tmp_path / f"writer-{len(started)}.log"
-        command = [sys.executable, "-m", "actorstate", "serve", str(at), *options]
-        with log.open("w") as errors:
-            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
-        writer = WriterProcess(at, process, log)
+        writer = launched(at, tmp_path / f"writer-{len(started)}.log", *options)
         started.append(writer)
         writer.wait_ready()
         return writer
 
     yield start
     for writer in started:
-        writer.kill()
-        if writer.process.stdout is not None:
-            writer.process.stdout.close()
+        writer.bury()
 
 
 @pytest.fixture
 def writer(start_writer: StartWriter) -> WriterProcess:
     """One running writer of `directory`."""
     return start_writer()
+
+
+@pytest.fixture(scope="module")
+def shared_writer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WriterProcess]:
+    """One writer for all tests of a module that leave it alone."""
+    folder = tmp_path_factory.mktemp("shared")
+    writer = launched(folder / "jobs", folder / "writer.log")
+    try:
+        writer.wait_ready()
+        yield writer
+    finally:
+        writer.bury()

@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import shutil
 import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -16,6 +15,8 @@ from actorstate.endpoint import lock_holder
 from actorstate.errors import WriterUnavailable
 
 TIMEOUT_S = 10.0
+USUAL_COLUMNS = 80
+"""Of a terminal that does not tell its size: some pseudo-terminals say 0."""
 UNWRITTEN_TIMEOUT_S = 1.0
 """Default deadline where no writer holds the lock: long enough for one that is just starting again."""
 
@@ -79,7 +80,8 @@ def can_draw(columns: int = 0) -> bool:
     """Whether standard output is a terminal of so many columns that can move its cursor, and rich is there to do it."""
     if not sys.stdout.isatty() or os.environ.get("TERM", "") in {"", "dumb"}:
         return False
-    return shutil.get_terminal_size().columns >= columns and find_spec("rich") is not None
+    width = os.get_terminal_size(sys.stdout.fileno()).columns or USUAL_COLUMNS
+    return width >= columns and find_spec("rich") is not None
 
 
 def has_writer(directory: str) -> bool:

@@ -229,6 +229,7 @@ class _TrackPort:
         self.turns = run.turns
 
     def claim(self) -> Track:
+        self._run.sender.check_process()
         member = self._run.member
         point = TrackPoint(0, 0)
         transport = self._run.transport

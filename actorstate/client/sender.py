@@ -95,7 +95,7 @@ class Sender:
 
         Raises what ended the run.
         """
-        self._check_process()
+        self.check_process()
         with self._lock:
             self._check_failure()
             if len(self._book.pieces) >= MAX_PIECES:
@@ -112,7 +112,7 @@ class Sender:
 
         Raises DiskFull or WriterUnavailable after `timeout_s`: what was said is kept, and sent later.
         """
-        self._check_process()
+        self.check_process()
         with self._lock:
             self._urgent = True
             self._changed.notify_all()
@@ -130,9 +130,8 @@ class Sender:
 
     def flush(self, timeout_s: float) -> None:
         """Returns once all that was said is durable."""
-        with self._lock:
-            place = self._said
-        self.wait_heard(place, timeout_s)
+        self.check_process()
+        self.wait_heard(self._said, timeout_s)
 
     def wait_order_change(self, order: Order) -> Order:
         """Blocks while nobody asks for anything else; raises what ended the run meanwhile."""
@@ -156,7 +155,8 @@ class Sender:
         """Whether this process opened the run."""
         return self._pid == os.getpid()
 
-    def _check_process(self) -> None:
+    def check_process(self) -> None:
+        """Raises RunClosed in a forked child, whose copies of the locks may be held for ever, and after the end."""
         if self._pid != os.getpid():
             raise RunClosed(f"this run of job {self._member.job!r} belongs to process {self._pid}")
         if self._closing:
@@ -243,15 +243,12 @@ class Sender:
 
     def _send(self, report: Report) -> Reply:
         call = self._transport.start(report)
-        try:
-            while True:
-                self.messages += 1
-                try:
-                    return self._transport.finish(call)
-                except (WriterUnavailable, OutcomeUnknown, DiskFull, Busy) as error:
-                    self._renew(call, error)
-        finally:
-            call.give_up()
+        while True:
+            self.messages += 1
+            try:
+                return self._transport.finish(call)
+            except (WriterUnavailable, OutcomeUnknown, DiskFull, Busy) as error:
+                self._renew(call, error)
 
     def _renew(self, call: Call, error: ActorStateError) -> None:
         """A new deadline for the same number, unless the run is being closed or the writer has forgotten us."""
@@ -261,6 +258,7 @@ class Sender:
             self._trouble = error
             self._changed.wait_for(lambda: self._closing, AGAIN_AFTER_S)
             if self._closing:
+                call.give_up()
                 raise error
         call.deadline = time.monotonic() + self._transport.settings.timeout_s
         call.renew()

@@ -59,13 +59,23 @@ class Link:
         self.numbers = Numbers()
         self.context = zmq.Context()
         self.idle: list[zmq.Socket[bytes]] = []
+        self.used: set[zmq.Socket[bytes]] = set()
+        self.closed = False
         self.epoch = 0
 
     def close(self) -> None:
-        """Closes all sockets, waiting a bounded time for unsent frames."""
+        """Closes idle sockets; those in use are closed by their threads, and the last one ends the context."""
+        self.closed = True
         while self.idle:
-            self.idle.pop().close(int(self._settings.linger_s * 1000))
-        self.context.destroy(int(self._settings.linger_s * 1000))
+            with contextlib.suppress(IndexError):
+                self.idle.pop().close(int(self._settings.linger_s * 1000))
+        if not self.used:
+            self.context.term()
+
+    def give_back(self, channel: "zmq.Socket[bytes]") -> None:
+        """After `close`, for a socket that was in use at the time."""
+        channel.close(int(self._settings.linger_s * 1000))
+        self.close()
 
     def open(self) -> "zmq.Socket[bytes]":
         """A new socket on its way to the writer. Raises NoAnswer when the directory names none."""
@@ -73,7 +83,10 @@ class Link:
             endpoint = read_endpoint(self._directory)
         except WriterUnavailable as error:
             raise NoAnswer(error.message, directory=str(self._directory)) from error
-        channel: zmq.Socket[bytes] = self.context.socket(zmq.DEALER)
+        try:
+            channel: zmq.Socket[bytes] = self.context.socket(zmq.DEALER)
+        except zmq.ZMQError as error:
+            raise NoAnswer(f"no socket to {self._directory}: {error}", directory=str(self._directory)) from error
         for option, value in (
             (zmq.IMMEDIATE, 1),
             (zmq.LINGER, int(self._settings.linger_s * 1000)),
@@ -142,7 +155,11 @@ class Transport:
 
     def _new_link(self) -> Link:
         """Of two threads that come first at once, one wins and both use its link."""
-        return self._links.setdefault(os.getpid(), Link(self.directory, self.settings))
+        made = Link(self.directory, self.settings)
+        link = self._links.setdefault(os.getpid(), made)
+        if link is not made:
+            made.close()
+        return link
 
     def _attempt(self, call: Call) -> Reply:
         link = self._links.get(os.getpid()) or self._new_link()
@@ -152,6 +169,7 @@ class Transport:
         except IndexError:
             channel = link.open()
         reply = None
+        link.used.add(channel)
         try:
             try:
                 channel.send(call.frame, zmq.NOBLOCK)
@@ -167,8 +185,13 @@ class Transport:
         except BaseException:
             channel.close(0)
             raise
+        finally:
+            link.used.discard(channel)
         link.epoch = reply.epoch
-        link.idle.append(channel)
+        if link.closed:
+            link.give_back(channel)
+        else:
+            link.idle.append(channel)
         return settled(call, reply)
 
     def _send_once_connected(self, channel: "zmq.Socket[bytes]", call: Call, until: float) -> None:

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from actorstate.core.messages.replies import Applied, Receipt
 from actorstate.core.messages.requests import Request
 from actorstate.core.rate import Now
-from actorstate.errors import BadMessage, Busy, OutcomeUnknown, RequestRefused
+from actorstate.errors import BadMessage, Busy, OutcomeUnknown, RequestRefused, from_wire
 
 MAX_IN_FLIGHT = 1_024
 """Unanswered changes of one producer in one job; one more gets `Busy`."""
@@ -61,7 +61,7 @@ class Unchanged:
         """The answer that was given; raises it when it was a refusal."""
         answer = self.answers.get((request.producer, request.id))
         if isinstance(answer, RequestRefused):
-            raise answer
+            raise from_wire(answer.code, answer.message, answer.hint, answer.details)
         return answer
 
 

@@ -6,7 +6,7 @@ again: beside a busy loop, 64 rows by executemany took 16 to 21 ms, by one state
 row for the whole batch with an index row a job 3.3 to 7.0 ms (switch interval 0.1 ms, two cores).
 
     writer     one row: epoch, number of commits, and a digest chained over all of them
-    jobs       what jobs are listed by; a deleted job stays as a tombstone
+    jobs       the revision of each job, and what jobs are listed by; a deleted one stays as a tombstone
     changes    (job, revision) -> body, digest
     keyframes  (job, revision) -> body, digest; older ones are kept for history
 
@@ -31,14 +31,13 @@ from pathlib import Path
 from actorstate import telemetry
 from actorstate.errors import CorruptJob, DiskFull, EpochFenced, StoreError, StoreFailed, StoreTooNew
 from actorstate.store.contract import JobCommit, JobQuery, StoredChange, StoredJob
-from actorstate.store.files import write_durably
+from actorstate.store.files import sync_folder, write_durably
 
 APPLICATION_ID = 0x41435354
 SCHEMA_VERSION = 1
-ROWS_A_STATEMENT = 64
 PAGE_BYTES = 4_096
 CHECKPOINT_WAL_BYTES = 2 * 1024 * 1024
-"""After so many bytes (a page for each commit, and its bodies) the log is moved into the database."""
+"""After about so many bytes the log is moved into the database."""
 KEYFRAMES_TRIED = 8
 """How many keyframes back a damaged one is replaced by history before the job is called corrupt."""
 
@@ -47,7 +46,7 @@ CREATE TABLE writer (one INTEGER PRIMARY KEY CHECK (one = 1), epoch INTEGER NOT 
     chain BLOB NOT NULL);
 INSERT INTO writer VALUES (1, 0, 0, x'');
 CREATE TABLE jobs (job TEXT PRIMARY KEY, kind TEXT NOT NULL, status TEXT NOT NULL, health TEXT NOT NULL,
-    deleted INTEGER NOT NULL) WITHOUT ROWID;
+    deleted INTEGER NOT NULL, revision INTEGER NOT NULL) WITHOUT ROWID;
 CREATE INDEX jobs_by_status ON jobs (status, job) WHERE NOT deleted;
 CREATE INDEX jobs_by_health ON jobs (health, job) WHERE NOT deleted AND health <> '';
 CREATE TABLE changes (job TEXT NOT NULL, revision INTEGER NOT NULL, body BLOB NOT NULL, digest BLOB NOT NULL,
@@ -58,7 +57,7 @@ PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {SCHEMA_VERSION};
 """  # noqa: S608 - constants of this module
 _UPSERT_INDEX = """
-INSERT INTO jobs VALUES (?, ?, ?, ?, 0)
+INSERT INTO jobs VALUES (?, ?, ?, ?, 0, 0)
 ON CONFLICT (job) DO UPDATE SET kind = excluded.kind, status = excluded.status, health = excluded.health, deleted = 0
 """
 _LIST = """
@@ -66,7 +65,12 @@ SELECT job FROM jobs WHERE NOT deleted AND job > :after AND (:status IS NULL OR 
 AND (:kind IS NULL OR kind = :kind) AND (:health IS NULL OR health = :health) AND (NOT :attached OR health <> '')
 ORDER BY job LIMIT :limit
 """
-_INSERT_CHANGES = ["INSERT INTO changes VALUES " + ",".join(["(?,?,?,?)"] * n) for n in range(ROWS_A_STATEMENT + 1)]  # noqa: S608 - as above
+_CHANGES = ("INSERT INTO changes VALUES ", "(?,?,?,?)", "")
+_REVISIONS = (
+    "INSERT INTO jobs VALUES ",
+    "(?,'','','',0,?)",
+    " ON CONFLICT (job) DO UPDATE SET revision = excluded.revision",
+)
 _FENCE = "UPDATE writer SET commits = ?, chain = ? WHERE epoch = ?"
 _FULL_EXTENDED = frozenset({sqlite3.SQLITE_IOERR_SHMSIZE})
 
@@ -77,7 +81,7 @@ def digest(job: str, revision: int, body: bytes) -> bytes:
 
 
 class SqliteStore:
-    """See the head of this module, and `contract.Store` for what is promised."""
+    """See the head of this module, and `contract.Store` for what is promised. A commit has at most 8,000 changes."""
 
     def __init__(self, path: Path, head: Path | None = None) -> None:
         self._path, self._head = path, head
@@ -90,13 +94,15 @@ class SqliteStore:
     def open(self) -> None:
         """See Store."""
         with _typed_errors(self._path):
+            _check_owner(self._path)
             self._writing = _connect(self._path)
             self._prepare()
             self._writing.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            sync_folder(self._path.parent)
             self._reading = _connect(self._path)
             self._reading.execute("PRAGMA query_only = ON")
             self._commits, self._chain = self._writing.execute("SELECT commits, chain FROM writer").fetchone()
-        self._check_head()
+            self._check_head()
 
     def epoch(self) -> int:
         """See Store."""
@@ -108,11 +114,12 @@ class SqliteStore:
         with _typed_errors(self._path):
             self._writing.execute("UPDATE writer SET epoch = ?", (epoch,))
 
-    def commit(self, epoch: int, batch: Sequence[JobCommit]) -> None:
+    def commit(self, epoch: int, batch: Sequence[JobCommit]) -> None:  # noqa: C901 - one transaction, told in one piece
         """See Store."""
         rows = [
             (part.job, change.revision, change.body, digest(part.job, change.revision, change.body))
             for part in batch
+            if not part.deleted
             for change in part.changes
         ]
         chain = blake2b(b"".join([self._chain, *[row[3] for row in rows]]), digest_size=16).digest()
@@ -121,12 +128,14 @@ class SqliteStore:
             fence = (self._commits + 1, chain, epoch)
             if self._writing.execute(_FENCE, fence).rowcount != 1:
                 raise EpochFenced(f"another writer has taken {self._path.parent} over from epoch {epoch}")
-            for start in range(0, len(rows), ROWS_A_STATEMENT):
-                chunk = rows[start : start + ROWS_A_STATEMENT]
-                self._writing.execute(_INSERT_CHANGES[len(chunk)], [value for row in chunk for value in row])
             for part in batch:
                 if part.index is not None or part.keyframe is not None or part.deleted:
                     self._write_rest(part)
+            revisions = [(part.job, part.revision) for part in batch]
+            for (insert, row, rest), many in ((_CHANGES, rows), (_REVISIONS, revisions)):
+                if many:
+                    values = [value for each in many for value in each]
+                    self._writing.execute(insert + ",".join([row] * len(many)) + rest, values)
             if "store.written" in telemetry.heard:
                 telemetry.event("store.written", commits=self._commits + 1)
             started = time.perf_counter()
@@ -136,29 +145,33 @@ class SqliteStore:
             raise
         self.sync_s = time.perf_counter() - started
         self._commits, self._chain = self._commits + 1, chain
-        self._unmoved_bytes += sum([len(row[2]) for row in rows]) + PAGE_BYTES
+        self._unmoved_bytes += sum([len(row[2]) for row in rows]) + PAGE_BYTES * (3 + 3 * len(batch))
         if self._unmoved_bytes > CHECKPOINT_WAL_BYTES:
             self._checkpoint()
 
     def load(self, job: str) -> StoredJob | None:
         """See Store."""
-        with _typed_errors(self._path):
-            if self._reading.execute("SELECT 1 FROM jobs WHERE job = ?", (job,)).fetchone() is None:
-                return None
+        with _typed_errors(self._path, job):
+            row = self._reading.execute("SELECT revision FROM jobs WHERE job = ?", (job,)).fetchone()
             keyframe = self._newest_keyframe(job)
-            since = keyframe.revision if keyframe else 0
-            return StoredJob(
-                keyframe.body if keyframe else None, tuple(change.body for change in self.changes(job, since, -1))
-            )
+            revision, body = (keyframe.revision, keyframe.body) if keyframe else (0, None)
+            changes = self.changes(job, revision, -1)
+            revision = changes[-1].revision if changes else revision
+        if row is None and not revision:
+            return None
+        if row is None or row[0] != revision:
+            known = row[0] if row else "none"
+            raise CorruptJob(f"job {job!r}: revision {known} was stored last, {revision} was found", job=job)
+        return StoredJob(body, tuple(change.body for change in changes))
 
     def changes(self, job: str, after_revision: int, limit: int) -> list[StoredChange]:
         """See Store."""
         query = "SELECT revision, body, digest FROM changes WHERE job = ? AND revision > ? ORDER BY revision LIMIT ?"
-        with _typed_errors(self._path):
+        with _typed_errors(self._path, job):
             rows = self._reading.execute(query, (job, after_revision, limit)).fetchall()
-        for revision, body, stored in rows:
-            if digest(job, revision, body) != stored:
-                raise CorruptJob(f"job {job!r}: the stored change {revision} does not match its digest", job=job)
+            for revision, body, stored in rows:
+                if digest(job, revision, body) != stored:
+                    raise CorruptJob(f"job {job!r}: the stored change {revision} does not match its digest", job=job)
         return [StoredChange(revision, body) for revision, body, _ in rows]
 
     def list_jobs(self, query: JobQuery) -> list[str]:
@@ -184,28 +197,29 @@ class SqliteStore:
     def _check_head(self) -> None:
         if self._head is None or not self._head.exists():
             return
-        head = json.loads(self._head.read_bytes())
-        same = head["commits"] != self._commits or head["chain"] == self._chain.hex()
-        if head["commits"] > self._commits or not same:
+        try:
+            head = json.loads(self._head.read_bytes())
+            commits, chain = int(head["commits"]), bytes.fromhex(head["chain"])
+        except (ValueError, KeyError, TypeError) as error:
+            hint = f"keep a copy of the directory; if nothing else is wrong: rm {self._head}"
+            raise StoreFailed(f"{self._head} is damaged ({error!r})", hint=hint) from error
+        if commits > self._commits or (commits == self._commits and chain != self._chain):
             raise StoreFailed(
-                f"{self._path} is at commit {self._commits}, but {head['commits']} were acknowledged: "
+                f"{self._path} is at commit {self._commits}, but {commits} were acknowledged: "
                 "its log is damaged, or the file was replaced; nothing was changed",
                 hint=f"keep a copy of the directory; to go on without what is missing: rm {self._head}",
             )
 
     def _prepare(self) -> None:
-        application, version = (
-            self._writing.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")
-        )
-        empty = self._writing.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
-        if not empty and application != APPLICATION_ID:
-            raise StoreError(
-                f"{self._path} is a database of another program; it was not touched", hint="choose another directory"
-            )
-        if version > SCHEMA_VERSION:
-            raise StoreTooNew(f"{self._path} has schema {version}, this release knows {SCHEMA_VERSION}")
-        if empty:
+        tables = self._writing.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        application = self._writing.execute("PRAGMA application_id").fetchone()[0]
+        version = self._writing.execute("PRAGMA user_version").fetchone()[0]
+        if not tables:
             self._writing.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT;")
+        elif application != APPLICATION_ID:
+            raise _foreign(self._path)
+        elif version > SCHEMA_VERSION:
+            raise StoreTooNew(f"{self._path} has schema {version}, this release knows {SCHEMA_VERSION}")
 
     def _roll_back(self, error: BaseException) -> None:
         """Leaves the store as it was; what SQLite said is raised as a typed error."""
@@ -224,12 +238,13 @@ class SqliteStore:
         if part.keyframe is not None:
             signed = digest(part.job, part.revision, part.keyframe)
             row = (part.job, part.revision, part.keyframe, signed)
+            self._unmoved_bytes += len(part.keyframe)
             self._writing.execute("INSERT INTO keyframes VALUES (?, ?, ?, ?)", row)
 
     def _bury(self, job: str) -> None:
         self._writing.execute("DELETE FROM changes WHERE job = ?", (job,))
         self._writing.execute("DELETE FROM keyframes WHERE job = ?", (job,))
-        self._writing.execute("INSERT OR REPLACE INTO jobs VALUES (?, '', 'deleted', '', 1)", (job,))
+        self._writing.execute("INSERT OR REPLACE INTO jobs VALUES (?, '', 'deleted', '', 1, 0)", (job,))
 
     def _newest_keyframe(self, job: str) -> StoredChange | None:
         query = "SELECT revision, body, digest FROM keyframes WHERE job = ? ORDER BY revision DESC LIMIT ?"
@@ -253,20 +268,48 @@ class SqliteStore:
             self._writing.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
 
+def _check_owner(path: Path) -> None:
+    """Refuses another program's database by its header, before SQLite may write to it (file format, 1.3)."""
+    if not path.exists() or not path.stat().st_size:
+        return
+    with path.open("rb") as file:
+        header = file.read(100)
+    if header[:16] != b"SQLite format 3\0":
+        hint = "if it is none of ours, choose another directory; else restore the newest backup of this one"
+        raise StoreFailed(f"{path} is no SQLite database, or its first page is damaged; it was not touched", hint=hint)
+    version, application = int.from_bytes(header[60:64]), int.from_bytes(header[68:72])
+    log = path.with_name(path.name + "-wal")
+    if application == 0 and log.exists() and log.stat().st_size:
+        return  # a first start that was killed: what is ours lies in the log still
+    if application not in {APPLICATION_ID, 0} or (application == 0 and version + int.from_bytes(header[40:44])):
+        raise _foreign(path)
+
+
+def _foreign(path: Path) -> StoreError:
+    return StoreError(f"{path} is a file of another program; it was not touched", hint="choose another directory")
+
+
 def _connect(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5.0)
-    connection.execute("PRAGMA journal_mode = WAL")
+    if connection.execute("PRAGMA journal_mode = WAL").fetchone() != ("wal",):
+        raise StoreFailed(f"{path}: this file system does not take SQLite's write-ahead log")
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA wal_autocheckpoint = 0")
     return connection
 
 
 @contextlib.contextmanager
-def _typed_errors(path: Path) -> Generator[None]:
+def _typed_errors(path: Path, job: str = "") -> Generator[None]:
     try:
         yield
     except sqlite3.Error as error:
         raise _typed(error, path) from error
+    except OSError as error:
+        raise StoreFailed(f"{path}: {error}") from error
+    except (TypeError, ValueError) as error:  # a stored value of another type than was written
+        if job:
+            raise CorruptJob(f"job {job!r}: a stored row is damaged ({error})", job=job) from error
+        raise StoreFailed(f"{path} is damaged ({error}); it was left as it is") from error
 
 
 def _typed(error: sqlite3.Error, path: Path) -> StoreError:

@@ -3,13 +3,13 @@
 The order is the safety: nobody is answered before the lock is held and the new epoch is on the disk.
 """
 
+import contextlib
 import logging
 import os
 import signal
 import sys
 import time
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
@@ -25,7 +25,7 @@ from actorstate.endpoint import (
     write_endpoint,
     write_epoch,
 )
-from actorstate.errors import StoreError
+from actorstate.errors import DiskFull, StoreError
 from actorstate.store.contract import Store
 from actorstate.store.files import make_private_folder
 from actorstate.store.sqlite import SqliteStore
@@ -95,7 +95,7 @@ def _serve(
     return 0
 
 
-@contextmanager
+@contextlib.contextmanager
 def _opened(store: Store) -> Generator[Store]:
     store.open()
     try:
@@ -104,7 +104,7 @@ def _opened(store: Store) -> Generator[Store]:
         store.close()
 
 
-@contextmanager
+@contextlib.contextmanager
 def _stopping(server: Server) -> Generator[None]:
     """SIGTERM and SIGINT drain the writer; the wake-up descriptor ends a poll that would miss the signal."""
 
@@ -132,7 +132,8 @@ def _keep_watchdog(server: Server) -> None:
         if time.monotonic() - last < interval_s - TICK_S:
             return
         if last_commit < last:
-            server.probe()
+            with contextlib.suppress(DiskFull):  # it lives, and says so to who asks for a change
+                server.probe()
         notify("WATCHDOG=1")
         last = time.monotonic()
 

@@ -22,7 +22,7 @@ from actorstate import telemetry
 from actorstate.config import WriterSettings
 from actorstate.core import codec
 from actorstate.core.actor import Actor, Envelope
-from actorstate.core.messages.replies import JobChanged, Reply
+from actorstate.core.messages.replies import Found, JobChanged, Listed, Reply, size_of
 from actorstate.core.messages.requests import Ask, Attach, Get, Heartbeat, ListJobs, Request
 from actorstate.core.rate import Now
 from actorstate.endpoint import boot_id
@@ -35,8 +35,11 @@ from actorstate.writer.residents import Residents
 
 TICK_S = 1.0
 """How often health is judged, idle actors leave, and the watchdog is told."""
-SEND_HWM = 1_000
+SEND_HWM = 32
 """Unread frames of one client; further ones are dropped and counted, its resends bring new ones."""
+MAX_REPLY_BYTES = 1024 * 1024
+"""Documents for one client in one frame; further reads get `Busy`."""
+MAX_SUBSCRIPTION_BYTES = 1_024
 CLOSE_LINGER_MS = 500
 LOCK_LOST = "the lock file was deleted; this writer may not be the only one any more"
 
@@ -53,6 +56,7 @@ class Server:
         self._liveness = Liveness(settings)
         self._answers = Answers(store, self._residents, self._committer, settings)
         self._outbox: dict[bytes, list[Reply]] = defaultdict(list)
+        self._outgoing: dict[bytes, int] = defaultdict(int)
         self._sequence = 0
         self._stop_by: float | None = None
         self._next_tick = 0.0
@@ -72,6 +76,7 @@ class Server:
         self._router.setsockopt(zmq.SNDHWM, SEND_HWM)
         self._router.setsockopt(zmq.MAXMSGSIZE, self._settings.max_frame_bytes)
         self._feed = self._context.socket(zmq.XPUB)
+        self._feed.setsockopt(zmq.MAXMSGSIZE, MAX_SUBSCRIPTION_BYTES)
         for socket, address in ((self._router, requests), (self._feed, changes)):
             socket.setsockopt(zmq.LINGER, CLOSE_LINGER_MS)
             socket.bind(address)
@@ -178,7 +183,11 @@ class Server:
             self._refuse(client, request.id, error)
 
     def _read(self, client: bytes, request: Request) -> None:
+        if self._outgoing[client] > MAX_REPLY_BYTES:
+            raise Busy("read the replies you have asked for first", retry_after_s=0.05)
         answer = self._answers.read(client, request)
+        if isinstance(answer, Found | Listed):
+            self._outgoing[client] += size_of(answer)
         if answer is not None:
             self._outbox[client].append(Reply(request.id, self._epoch, answer, *self._answers.order(request.body)))
 
@@ -256,3 +265,4 @@ class Server:
                 self._answers.statistics.undelivered += 1
                 telemetry.event("reply.undelivered", errno=error.errno, replies=len(replies))
         self._outbox.clear()
+        self._outgoing.clear()

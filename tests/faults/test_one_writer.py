@@ -1,6 +1,7 @@
 """One directory, one writer: elected by a lock, fenced by an epoch."""
 
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from actorstate.errors import WriterRunning
 from actorstate.writer.process import serve
 from actorstate.writer.server import TICK_S
 from tests.support.wire import Producer, Wire, applied_in, join, read
-from tests.support.writer import WriterProcess, Writers, writers
+from tests.support.writer import WriterProcess, Writers, slow, writers
 
 __all__ = ["writers"]
 
@@ -40,7 +41,7 @@ def test_a_second_writer_is_refused_and_the_first_is_unharmed(writers: Writers) 
         assert client.ask().pid == first.pid
 
 
-@pytest.mark.parametrize("rounds", [2, pytest.param(10, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("rounds", [1, slow(10)])
 def test_of_eight_writers_that_start_at_once_exactly_one_serves(rounds: int, writers: Writers, tmp_path: Path) -> None:
     for number in range(rounds):
         rivals = [writers(tmp_path / f"jobs-{number}") for _ in range(8)]
@@ -57,7 +58,7 @@ def test_of_eight_writers_that_start_at_once_exactly_one_serves(rounds: int, wri
 
 def test_the_epoch_rises_with_every_start_even_when_the_database_was_deleted(writers: Writers) -> None:
     writer = writers()
-    epochs = []
+    epochs: list[int] = []
     for lost in ("", "jobs.sqlite*", "", ".actorstate/epoch", "jobs.sqlite*", ""):
         for path in writer.directory.glob(lost) if lost else ():
             path.unlink()
@@ -68,7 +69,7 @@ def test_the_epoch_rises_with_every_start_even_when_the_database_was_deleted(wri
     assert epochs == list(range(1, 7))
 
 
-@pytest.mark.parametrize("rounds", [3, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("rounds", [1, slow(20)])
 def test_a_writer_stopped_while_another_took_over_acknowledges_and_commits_nothing(
     rounds: int, writers: Writers
 ) -> None:
@@ -93,7 +94,9 @@ def test_a_writer_stopped_while_another_took_over_acknowledges_and_commits_nothi
 
 
 @pytest.mark.parametrize("beside", ["", ":beside"])
-def test_a_writer_stopped_between_its_check_and_its_commit_is_fenced_in_the_store(beside: str, writers: Writers) -> None:
+def test_a_writer_stopped_between_its_check_and_its_commit_is_fenced_in_the_store(
+    beside: str, writers: Writers
+) -> None:
     healthy = writers().start()
     with Wire(healthy.endpoint) as wire:
         report = join(wire, "job")
@@ -138,13 +141,32 @@ def test_a_writer_whose_lock_file_was_deleted_stops_acknowledging_and_ends(write
     assert new.running
 
 
-@pytest.mark.xfail(reason="the lock is looked at before commits only: without changes a replaced writer serves old reads")
-def test_a_replaced_writer_without_changes_to_write_ends_too(writers: Writers) -> None:
+def delete(lock: Path) -> None:
+    lock.unlink()
+
+
+def move_away(lock: Path) -> None:
+    lock.rename(lock.with_name("lock.old"))
+
+
+def put_another_in_its_place(lock: Path) -> None:
+    lock.with_name("another").touch()
+    lock.with_name("another").rename(lock)
+
+
+UNNOTICED = pytest.mark.xfail(
+    reason="Server._tick looks at the link count of the lock file, which stays 1 when the file is moved"
+)
+
+
+@pytest.mark.parametrize("tamper", [delete, put_another_in_its_place, pytest.param(move_away, marks=UNNOTICED)])
+def test_a_replaced_writer_without_changes_to_write_ends_too(tamper: Callable[[Path], None], writers: Writers) -> None:
     old = writers().start()
     with Wire(old.endpoint) as loyal:
         loyal.ask(Producer().change(CreateJob("job")))
-        replaced(writers, old)
-        assert old.process.wait(5 * TICK_S) == EXIT_STORE
+        tamper(private_folder(old.directory) / "lock")
+        writers(old.directory).start()
+        assert old.process.wait(4 * TICK_S) == EXIT_STORE
 
 
 def test_the_end_of_a_replaced_writer_leaves_the_sockets_of_the_new_one_alone(writers: Writers) -> None:

@@ -11,7 +11,7 @@ from actorstate.core.messages.replies import Applied, Reply
 from actorstate.core.messages.requests import Request
 from tests.support.increments import PATIENT, acknowledged, begin, crew
 from tests.support.wire import Producer, Wire, applied_in, join
-from tests.support.writer import WriterProcess, Writers, writers
+from tests.support.writer import WriterProcess, Writers, slow, writers
 
 __all__ = ["writers"]
 
@@ -21,7 +21,7 @@ BURST = 400
 """Less than a mailbox holds, so that none is refused."""
 
 
-@pytest.mark.parametrize("event", ["commit.started", "store.written", "commit.synced"])
+@pytest.mark.parametrize("event", ["commit.synced", slow("commit.started"), slow("store.written")])
 def test_a_kill_at_any_event_of_any_commit_loses_no_acknowledged_row(event: str, writers: Writers) -> None:
     rows, healthy = 4, writers().start()
     with Wire(healthy.endpoint) as wire:
@@ -85,6 +85,7 @@ def test_a_kill_in_the_middle_of_load_loses_no_acknowledged_row(writers: Writers
             assert wire.document("job").progress.processed == (number + 1) * BURST
 
 
+@pytest.mark.slow
 def test_a_kill_while_the_next_writer_starts_loses_nothing(writers: Writers) -> None:
     writer, moments = writers().start(), random.Random(SEED)
     with Wire(writer.endpoint) as wire:
@@ -144,7 +145,7 @@ def test_sigterm_answers_all_that_it_commits_and_commits_all_that_it_answers(wri
         rows = (number + 1) * BURST
 
 
-@pytest.mark.parametrize("end", ["terminate", "kill"])
+@pytest.mark.parametrize("end", ["terminate", slow("kill")])
 def test_clients_go_on_with_the_next_writer_without_loss(end: str, writers: Writers) -> None:
     writer = writers().start()
     total = 4 * 250

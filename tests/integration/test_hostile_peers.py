@@ -4,7 +4,7 @@ import contextlib
 import itertools
 import random
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import zmq
 from actorstate.config import WriterSettings
 from actorstate.core import codec
 from actorstate.core.messages.document import Document
-from actorstate.core.messages.requests import Attach, Counts, CreateJob, FinishJob, Get, Heartbeat, Report
+from actorstate.core.messages.requests import Attach, Counts, CreateJob, FinishJob, Get, Heartbeat, Report, Request
 from actorstate.endpoint import Endpoint
 from tests.support.wire import Producer, Wire, applied_in, asked, code_in, join, read
 from tests.support.writer import WriterProcess, Writers, writers
@@ -29,7 +29,7 @@ GHOST = Report("ghost", "worker", 200, counts=Counts(succeeded=1), checkpoints={
 
 
 @contextmanager
-def stranger(endpoint: Endpoint, kind: int = zmq.DEALER) -> Iterator["zmq.Socket[bytes]"]:
+def stranger(endpoint: Endpoint, kind: int = zmq.DEALER) -> Generator["zmq.Socket[bytes]"]:
     """A socket that says whatever a test likes, to the writer's requests or (kind XSUB) to its change feed."""
     context = zmq.Context()
     channel: zmq.Socket[bytes] = context.socket(kind)
@@ -54,6 +54,7 @@ class Bystander:
     def work(self) -> None:
         """A row, and a look at it."""
         applied_in(self._wire.ask(self._producer.change(self._report)))
+        self._producer.floor = self._producer.last + 1
         self.rows += 1
         assert self._wire.document("honest").progress.processed == self.rows
 
@@ -141,7 +142,13 @@ def test_floods_of_frames_and_frames_over_the_limit_hurt_nobody_else(writers: Wr
         victim(wire)
         bystander, before = Bystander(wire), looks(wire)
         started = peak_bytes(writer)
-        floods = ([b"x" * 1_000] * 5_000, [b""] * 5_000, [b"\x80" * (limit - 1)], [b"x" * (limit + 1)], [b"x" * 16 * MIB])
+        floods = (
+            [b"x" * 1_000] * 5_000,
+            [b""] * 5_000,
+            [b"\x80" * (limit - 1)],
+            [b"x" * (limit + 1)],
+            [b"x" * 16 * MIB],
+        )
         for frames in floods * 3:
             with stranger(writer.endpoint) as channel:
                 channel.send_multipart(frames)
@@ -153,6 +160,29 @@ def test_floods_of_frames_and_frames_over_the_limit_hurt_nobody_else(writers: Wr
     grown = peak_bytes(writer) - started
     print(f"the writer grew by {grown / MIB:.0f} MiB at most")
     assert grown < MAX_GROWTH_BYTES
+
+
+def test_a_message_of_several_frames_is_refused_whole(writers: Writers) -> None:
+    writer = writers().start()
+    frame = codec.encode(Producer().change(CreateJob("job")))
+    with Wire(writer.endpoint) as wire:
+        for frames in ([frame, frame], [b"", frame], [frame, b""], [frame] * 100):
+            wire.socket.send_multipart(frames)
+            assert code_in(wire.wait(0).answer) == "bad_message"
+        assert code_in(wire.ask(read(1, Get("job")))) == "job_not_found"
+        wire.socket.send(frame)
+        applied_in(wire.wait(1).answer)
+
+
+def test_a_frame_over_the_limit_ends_its_connection_unread(writers: Writers) -> None:
+    writer = writers().start()
+    large = CreateJob("job", meta={f"key-{number}": bytes(250 * 1024) for number in range(20)})
+    with Wire(writer.endpoint) as wire, stranger(writer.endpoint) as channel:
+        events = channel.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+        channel.send(codec.encode(Producer().change(large)))
+        assert events.poll(30_000)
+        assert code_in(wire.ask(read(1, Get("job")))) == "job_not_found"
+        channel.disable_monitor()
 
 
 def test_frames_to_the_change_feed_hurt_nobody(writers: Writers) -> None:
@@ -167,7 +197,10 @@ def test_frames_to_the_change_feed_hurt_nobody(writers: Writers) -> None:
     assert writer.running
 
 
-@pytest.mark.xfail(reason="the change feed's socket has no MAXMSGSIZE (writer/server.py bind): a frame may be of any size")
+@pytest.mark.xfail(
+    reason="the change feed's socket has no MAXMSGSIZE (writer/server.py bind): a frame may be of any size"
+)
+@pytest.mark.slow
 def test_a_huge_frame_to_the_change_feed_does_not_fill_the_memory(writers: Writers) -> None:
     writer = writers().start()
     with Wire(writer.endpoint) as wire, stranger(writer.endpoint, zmq.XSUB) as channel:
@@ -181,7 +214,14 @@ def test_a_huge_frame_to_the_change_feed_does_not_fill_the_memory(writers: Write
 
 def test_half_handshakes_and_other_protocols_hurt_nobody(writers: Writers) -> None:
     writer, dice = writers().start(), random.Random(SEED)
-    greetings = (b"", b"\xff", b"\xff" + b"\0" * 8 + b"\x7f", b"GET / HTTP/1.1\r\n\r\n", b"\xff" * 64, dice.randbytes(500))
+    greetings = (
+        b"",
+        b"\xff",
+        b"\xff" + b"\0" * 8 + b"\x7f",
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"\xff" * 64,
+        dice.randbytes(500),
+    )
     with Wire(writer.endpoint) as wire, contextlib.ExitStack() as open_sockets:
         bystander = Bystander(wire)
         for number, greeting in itertools.product(range(30), greetings):
@@ -196,27 +236,55 @@ def test_half_handshakes_and_other_protocols_hurt_nobody(writers: Writers) -> No
     assert writer.running
 
 
-UNBOUNDED = pytest.mark.xfail(
+@pytest.mark.slow
+@pytest.mark.xfail(
     reason="replies are bounded by number only (SEND_HWM, max_drain): 1,000 frames, each of up to 512 documents"
 )
+def test_a_reader_that_never_reads_does_not_fill_the_memory(writers: Writers) -> None:
+    assert growth_by_an_unread_reader(writers().start(), each_kib=800, pause_every=100) < MAX_GROWTH_BYTES
 
 
-@pytest.mark.parametrize("size", [1, pytest.param(200_000, marks=UNBOUNDED)])
-def test_a_reader_that_never_reads_hurts_nobody_else(size: int, writers: Writers) -> None:
-    writer = writers().start()
-    meta = {name: b"x" * size for name in "abcd"}
+def test_a_reader_that_never_reads_does_not_keep_others_waiting(writers: Writers) -> None:
+    growth_by_an_unread_reader(writers().start(), each_kib=80, pause_every=1)
+
+
+def growth_by_an_unread_reader(writer: WriterProcess, each_kib: int, pause_every: int) -> int:
+    """How much the writer's memory grows by 2,000 replies of this size that nobody takes."""
+    meta = dict.fromkeys("abcd", bytes(each_kib * 256))
     with Wire(writer.endpoint) as wire, stranger(writer.endpoint) as channel:
         applied_in(wire.ask(Producer().change(CreateJob("victim", meta=meta))))
         bystander = Bystander(wire)
         started = peak_bytes(writer)
         for number in range(1, 2_001):
             channel.send(codec.encode(read(number, Get("victim"))))
-            if number % 100 == 0:
+            if number % pause_every == 0:
                 bystander.work()
         while asked(wire).reads < 2_000:
             bystander.work()
         bystander.work()
-    assert writer.running
+        grown = peak_bytes(writer) - started
+    print(f"the writer grew by {grown / MIB:.0f} MiB at most")
+    return grown
+
+
+@pytest.mark.xfail(reason="core/receipts.py Unchanged raises one kept exception again and again: its traceback grows")
+def test_a_refused_request_that_is_repeated_for_ever_does_not_fill_the_memory(writers: Writers) -> None:
+    writer = writers().start()
+    with Wire(writer.endpoint) as wire:
+        join(wire, "job")
+        refused = Producer().change(Report("job", "stranger", 9, counts=Counts(succeeded=1)), number=7)
+        repeat(wire, refused, 1_000)
+        started = peak_bytes(writer)
+        repeat(wire, refused, 50_000)
+        assert wire.document("job").progress.processed == 0
     grown = peak_bytes(writer) - started
     print(f"the writer grew by {grown / MIB:.0f} MiB at most")
-    assert grown < MAX_GROWTH_BYTES
+    assert grown < 16 * MIB
+
+
+def repeat(wire: Wire, request: Request, times: int) -> None:
+    """Sends the same request again and again, some at a time in flight; each time it is refused."""
+    for _ in range(0, times, 250):
+        wire.send(*[request] * 250)
+        for _ in range(250):
+            assert code_in(wire.wait(request.id).answer) == "fenced"

@@ -322,7 +322,6 @@ def test_a_debounced_run_sends_a_message_a_row(client: Client, job: str) -> None
 STARVED = "defect: each beat puts the next report off by report_every_s again (client/sender.py, _work)"
 
 
-@pytest.mark.xfail(strict=True, reason=STARVED)
 def test_beats_put_a_debounced_report_off_for_ever(client: Client, job: str) -> None:
     client.create(job)
     with client.attach(job, report_every_s=3 * LIVELY.heartbeat_s) as run:
@@ -366,7 +365,6 @@ def test_counts_are_lost_with_a_checkpoint_that_is_too_large(client: Client, job
     assert state.checkpoints["default"].data == "small"
 
 
-@pytest.mark.xfail(strict=True, reason="defect: set before the writer has taken it (client/run.py, Run.checkpoint)")
 def test_a_refused_checkpoint_is_where_to_resume_from(client: Client, job: str) -> None:
     client.create(job)
     with client.attach(job) as run:
@@ -380,7 +378,6 @@ def test_a_refused_checkpoint_is_where_to_resume_from(client: Client, job: str) 
 DROPPED = "defect: a refused report drops all its data, and only one waiter hears of it (client/sender.py, _tell)"
 
 
-@pytest.mark.xfail(strict=True, reason=DROPPED)
 def test_a_small_checkpoint_beside_one_too_large_is_acknowledged_and_dropped(
     client: Client, served: WriterProcess, job: str
 ) -> None:
@@ -418,7 +415,6 @@ def is_refused(saver: Aside) -> bool:
     return False
 
 
-@pytest.mark.xfail(strict=True, reason="defect: _leave() raises before it detaches (client/run.py)")
 def test_leaving_with_data_that_is_too_large_leaves_the_worker_attached(client: Client, job: str) -> None:
     client.create(job)
     with pytest.raises(TooLarge), client.attach(job) as run:
@@ -429,9 +425,6 @@ def test_leaving_with_data_that_is_too_large_leaves_the_worker_attached(client: 
     assert client.get(job).workers == {}
 
 
-@pytest.mark.xfail(
-    strict=True, reason="defect: steps are not bounded by MAX_REPORT_BYTES; libzmq drops the frame, for ever (pending.py)"
-)
 def test_steps_with_large_data_stop_the_reports_for_ever(client: Client, served: WriterProcess, job: str) -> None:
     client.create(job)
     hasty = connect(served.directory, settings=HASTY)
@@ -544,7 +537,6 @@ def test_a_reason_that_cannot_be_sent_hides_the_users_error(client: Client, job:
     assert (state.reason or "").startswith("ValueError: ??")
 
 
-@pytest.mark.xfail(strict=True, reason="defect: UnicodeEncodeError from the encoder, not a typed error or mended text (sync.py)")
 @pytest.mark.parametrize("call", ["fail", "pause", "create", "labels"])
 def test_a_controller_with_text_that_cannot_be_sent_gets_an_untyped_error(client: Client, job: str, call: str) -> None:
     client.create(job)
@@ -571,7 +563,6 @@ WRONG: dict[str, Callable[[Run], object]] = {
 }
 
 
-@pytest.mark.xfail(strict=True, reason="defect: sent as it is, refused as BadMessage, which ends the run and what it had counted")
 @pytest.mark.parametrize("wrong", WRONG)
 def test_a_wrong_value_ends_the_run_and_loses_what_was_counted(client: Client, job: str, wrong: str) -> None:
     client.create(job)
@@ -625,7 +616,6 @@ def test_a_hundred_tracks_at_once_end_the_run(client: Client, served: WriterProc
 REPLACED = "defect: run.fail() raises in place of the user's error (client/run.py, run_to_end)"
 
 
-@pytest.mark.xfail(strict=True, reason=REPLACED)
 def test_the_users_error_is_replaced_when_the_writer_is_away(writers: Writers) -> None:
     writer = writers().start()
     with connect(writer.directory, settings=HASTY) as client:
@@ -640,7 +630,6 @@ def test_the_users_error_is_replaced_when_the_writer_is_away(writers: Writers) -
         assert client.get("job").status == "running"
 
 
-@pytest.mark.xfail(strict=True, reason=REPLACED)
 def test_the_users_error_is_replaced_when_somebody_has_ended_the_job(client: Client, job: str) -> None:
     with pytest.raises(ValueError, match="mine"), client.run(job) as run:
         run.progress(succeeded=1)
@@ -653,7 +642,6 @@ def test_the_users_error_is_replaced_when_somebody_has_ended_the_job(client: Cli
 FULL = "defect: DiskFull is retryable, and ends the run for good (client/sender.py, _work)"
 
 
-@pytest.mark.xfail(strict=True, reason=FULL)
 def test_a_full_disk_ends_the_run(tmp_path: Path) -> None:
     full = threading.Event()
 

@@ -311,7 +311,6 @@ def test_keys_that_do_not_rise_are_taken(client: Client, job: str, keys: list[st
     assert client.get(job).progress.processed == 1
 
 
-@pytest.mark.xfail(strict=True, reason="defect: a key of another type is saved, not understood, and all is counted again")
 @pytest.mark.parametrize("kind", [lambda row: (row, 0), lambda row: float(row), lambda row: b"%d" % row])
 def test_a_key_that_cannot_be_resumed_is_taken(client: Client, job: str, kind: Callable[[int], int]) -> None:
     client.create(job)
@@ -319,7 +318,6 @@ def test_a_key_that_cannot_be_resumed_is_taken(client: Client, job: str, kind: C
         list(run.track(range(5), key=kind))
 
 
-@pytest.mark.xfail(strict=True, reason="defect: the writer refuses the frame (BadMessage), and that ends the run")
 def test_a_key_that_is_too_long_ends_the_run(client: Client, job: str) -> None:
     client.create(job)
     with client.attach(job) as run:
@@ -395,7 +393,6 @@ def test_two_tracks_in_two_threads_mix_up_their_outcomes(client: Client, job: st
     assert {name: track.done for name, track in client.get(job).tracks.items()} == {"part-0": rows, "part-1": rows}
 
 
-@pytest.mark.xfail(strict=True, reason="defect: the inner track's end forgets the outer row's turn (client/track.py, Turns)")
 def test_a_track_within_a_track_spoils_the_outer_rows_outcome(client: Client, job: str) -> None:
     client.create(job)
     with client.attach(job) as run:

@@ -44,6 +44,7 @@ stale = st.sampled_from([0, 0, 0, 0, 1])
 class Told:
     """What one producer was told, as the promise has it: nothing below the floor is applied any more."""
 
+    born_at: datetime
     seen_at: datetime
     floor: int = 0
     answers: dict[int, Applied] = field(default_factory=dict)
@@ -55,19 +56,26 @@ class Truth:
 
     job: PlainJob = field(default_factory=PlainJob)
     told: dict[bytes, Told] = field(default_factory=dict)
+    without_effect: dict[Key, Applied | Refusal] = field(default_factory=dict)
     forgotten_until: datetime | None = None
 
-    def known(self, request: Request, now: datetime) -> Applied | type[OutcomeUnknown] | None:
+    def known(self, request: Request, now: datetime) -> Applied | Refusal | None:
         """The answer to a request that comes again; None where it is new."""
         told = self.told.get(request.producer)
-        if told is None:
-            first_sent = now - timedelta(seconds=request.sent_ago_s)
-            late = self.forgotten_until is not None and request.sent_ago_s and first_sent <= self.forgotten_until
-            return OutcomeUnknown if late else None
-        return OutcomeUnknown if request.id < told.floor else told.answers.get(request.id)
+        if told is not None and request.id in told.answers and request.id >= told.floor:
+            return told.answers[request.id]
+        if (told is not None and request.id < told.floor) or self._may_be_forgotten(told, request, now):
+            return OutcomeUnknown
+        return self.without_effect.get((request.producer, request.id))
+
+    def _may_be_forgotten(self, told: Told | None, request: Request, now: datetime) -> bool:
+        first_sent = now - timedelta(seconds=request.sent_ago_s)
+        if self.forgotten_until is None or not request.sent_ago_s or first_sent > self.forgotten_until:
+            return False
+        return told is None or first_sent < told.born_at
 
     def record(self, request: Request, applied: Applied, now: datetime) -> None:
-        told = self.told.setdefault(request.producer, Told(now))
+        told = self.told.setdefault(request.producer, Told(now, now))
         told.seen_at, told.floor = now, max(told.floor, request.acked)
         told.answers[request.id] = applied
 
@@ -94,8 +102,7 @@ class ActorMachine(RuleBasedStateMachine):
         self.recorded: list[Request] = []
         self.first_sent: dict[Key, float] = {}
         self.effects: Counter[Key] = Counter()
-        self.forgotten: set[Key] = set()
-        self.ends: dict[datetime, tuple[str, datetime | None, int]] = {}
+        self.ends: dict[int, tuple[str, datetime | None, int]] = {}
 
     @property
     def actor(self) -> Actor:
@@ -174,10 +181,6 @@ class ActorMachine(RuleBasedStateMachine):
     @rule(place=st.integers(0, 100))
     def deliver_again(self, place: int) -> None:
         request = self.recorded[place % len(self.recorded)]
-        key = (request.producer, request.id)
-        # tests/unit/test_receipts.py has this case as an expected failure: remove the exception with it.
-        if key in self.forgotten and request.producer in self.staged.told:
-            return
         self.deliver(request)
 
     @precondition(lambda self: any(self.open.values()))
@@ -202,7 +205,6 @@ class ActorMachine(RuleBasedStateMachine):
         self.batch = []
         if staged is not None and staged.keyframe is not None:
             self.staged.forget_idle(self.rehearsal.now.wall)
-            self.forgotten.update((r.producer, r.id) for r in self.recorded if r.producer not in self.staged.told)
         self.committed = deepcopy(self.staged)
         self.compare_with_a_restored_one()
 
@@ -221,6 +223,7 @@ class ActorMachine(RuleBasedStateMachine):
         self.rehearsal.restart()
         self.held.extend(self.batch)
         self.lose_what_was_staged()
+        self.forget_what_was_in_memory()
 
     @invariant()
     def readers_see_the_committed_job(self) -> None:
@@ -238,7 +241,7 @@ class ActorMachine(RuleBasedStateMachine):
         document = self.actor.document
         if document is not None and document.finished:
             end = (document.status, document.finished_at, document.progress.processed)
-            assert self.ends.setdefault(document.created_at, end) == end
+            assert self.ends.setdefault(self.committed.job.born, end) == end
 
     @invariant()
     def revisions_have_no_gap(self) -> None:
@@ -248,8 +251,6 @@ class ActorMachine(RuleBasedStateMachine):
     def ask(self, body: ChangeBody, producer: bytes, *, later: bool = False) -> None:
         """A request under the producer's next number."""
         assert not isinstance(body, WorkerJudged)
-        if self.is_known_defect(body):
-            return
         self.numbers[producer] += 1
         number = self.numbers[producer]
         self.open[producer].add(number)
@@ -277,16 +278,15 @@ class ActorMachine(RuleBasedStateMachine):
     def deliver_new(self, request: Request) -> None:
         body, job = request.body, self.staged.job
         assert isinstance(body, ChangeBody)
-        if self.is_known_defect(body):
-            return
         refusal = job.refusal(body)
         told = self.told(request)
         if refusal is not None:
             assert told is refusal
-            self.open[request.producer].discard(request.id)
+            self.answer_without_effect(request, told)
         elif not job.has_effect(body):
-            assert told == Applied(job.revision) or isinstance(told, Applied) and told.revision == job.revision
-            self.open[request.producer].discard(request.id)
+            assert isinstance(told, Applied)
+            assert told.revision == job.revision
+            self.answer_without_effect(request, told)
         else:
             job.apply(body)
             assert isinstance(told, Applied)
@@ -294,6 +294,14 @@ class ActorMachine(RuleBasedStateMachine):
             assert not isinstance(body, Attach) or told.incarnation == job.incarnations
             self.staged.record(request, told, self.rehearsal.now.wall)
             self.batch.append(request)
+
+    def answer_without_effect(self, request: Request, told: Applied | Refusal) -> None:
+        self.staged.without_effect[request.producer, request.id] = told
+        self.open[request.producer].discard(request.id)
+        self.recorded.append(request)
+
+    def has_effect(self, request: Request) -> bool:
+        return (request.producer, request.id) in self.effects
 
     def told(self, request: Request) -> Applied | Refusal:
         """The actor's answer; a refusal must leave what is staged alone."""
@@ -308,8 +316,14 @@ class ActorMachine(RuleBasedStateMachine):
         self.batch = []
         self.staged = deepcopy(self.committed)
 
+    def forget_what_was_in_memory(self) -> None:
+        """Answers without effect: their copies came over connections that the crash has ended."""
+        self.recorded = [request for request in self.recorded if self.has_effect(request)]
+        self.staged.without_effect.clear()
+        self.committed.without_effect.clear()
+
     def compare_with_a_restored_one(self) -> None:
-        resends = [replace(request, sent_ago_s=1e-6) for request in self.recorded[-4:]]
+        resends = [replace(request, sent_ago_s=1e-6) for request in self.recorded if self.has_effect(request)][-4:]
         now = self.rehearsal.now
         assert behaviour(self.rehearsal.shelf.restored(), resends, now) == behaviour(self.actor, resends, now)
 
@@ -319,14 +333,6 @@ class ActorMachine(RuleBasedStateMachine):
 
     def report_of(self, worker: str, beside: int, **fields: Any) -> Report:  # noqa: ANN401 - any field of the struct
         return Report(JOB, worker, self.incarnation(worker, beside), **fields)
-
-    def is_known_defect(self, body: object) -> bool:
-        """Expected failures of tests/unit: remove each line here together with the mark there."""
-        job = self.staged.job
-        cancelling = job.intent == "cancel" and isinstance(body, ControlJob) and body.intent == "pause"
-        undead = isinstance(body, Attach) and any(not w.live and w.exclusive for w in job.workers.values())
-        unborn = isinstance(body, ControlJob) and body.intent == "resume" and not job.started and bool(job.workers)
-        return cancelling or undead or unborn
 
 
 def run(examples: int) -> None:

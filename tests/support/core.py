@@ -1,5 +1,6 @@
 """What tests of the pure core share: a clock of their own, short documents, and an actor without a disk."""
 
+from copy import copy, deepcopy
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import count
@@ -169,8 +170,13 @@ def begun(*workers: str) -> Rehearsal:
 
 
 def behaviour(actor: Actor, resends: list[Request], now: Now) -> tuple[bytes | None, list[str]]:
-    """All that the outside can see of an actor: its document, and what each request is told when it comes again."""
+    """All that the outside can see of an actor: its document, and what each request is told when it comes again.
+
+    Asked of a copy, so that the asking changes nothing.
+    """
     told: list[str] = []
+    actor = copy(actor)
+    actor.unchanged = deepcopy(actor.unchanged)
     for request in resends:
         try:
             told.append(repr(actor.propose(request, now, EPOCH)))

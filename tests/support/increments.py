@@ -8,7 +8,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,7 +20,7 @@ PATIENT = ClientSettings(timeout_s=60.0, attempt_s=0.2)
 
 
 @contextmanager
-def crew(size: int, how: str, directory: Path, count: int) -> Iterator[list["subprocess.Popen[str]"]]:
+def crew(size: int, how: str, directory: Path, count: int) -> Generator[list["subprocess.Popen[str]"]]:
     """`size` such processes, ready for their first job."""
     command = [sys.executable, "-m", "tests.support.increments", how, str(directory), str(count)]
     processes = [

@@ -3,7 +3,7 @@
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -20,13 +20,13 @@ from actorstate.endpoint import (
     socket_addresses,
     write_endpoint,
 )
-from actorstate.store.contract import JobCommit, JobQuery, Store, StoredChange, StoredJob
+from actorstate.store.contract import JobCommit, Store
 from actorstate.store.sqlite import SqliteStore
 from actorstate.writer.process import next_epoch
 from actorstate.writer.server import Server
 from tests.support.writer import listening
 
-PATIENCE_S = 60.0
+PATIENCE_S = 30.0
 BESIDE = WriterSettings(beside_above_s=0.0)
 """Every commit runs beside the loop, as on a slow disk."""
 
@@ -34,7 +34,7 @@ BESIDE = WriterSettings(beside_above_s=0.0)
 class WriterThread:
     """The server of `directory` in a thread of its own, over real sockets and a real store.
 
-    `dress` may wrap the store. The block waits for readiness, and at its end for the thread; an error
+    `store` makes the store. The block waits for readiness, and at its end for the thread; an error
     that ended the loop is in `error`, and raised at the block's end unless the test has taken it.
     """
 
@@ -42,9 +42,9 @@ class WriterThread:
         self,
         directory: Path,
         settings: WriterSettings = BESIDE,
-        dress: Callable[[Store], Store] = lambda store: store,
+        store: Callable[[Path, Path], Store] = SqliteStore,
     ) -> None:
-        self.directory, self._settings, self._dress = directory, settings, dress
+        self.directory, self._settings, self._make_store = directory, settings, store
         self._ready = threading.Event()
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._work, name="writer", daemon=True)
@@ -97,7 +97,7 @@ class WriterThread:
     def _serve(self) -> None:
         lock = WriterLock(self.directory)
         lock.acquire()
-        store = self._dress(SqliteStore(self.directory / "jobs.sqlite", private_folder(self.directory) / "head"))
+        store = self._make_store(self.directory / "jobs.sqlite", private_folder(self.directory) / "head")
         store.open()
         try:
             self._run(store, lock)
@@ -123,46 +123,13 @@ class WriterThread:
 COMMITTED = "test.committed"
 
 
-class Announced:
+class Announced(SqliteStore):
     """A store that tells of each commit once it is durable, before the writer hears of it: the event `COMMITTED`."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self.sync_s = 0.0
 
     def commit(self, epoch: int, batch: Sequence[JobCommit]) -> None:
         """See Store."""
-        self._store.commit(epoch, batch)
-        self.sync_s = self._store.sync_s
+        super().commit(epoch, batch)
         telemetry.event(COMMITTED)
-
-    def open(self) -> None:
-        """See Store."""
-        self._store.open()
-
-    def epoch(self) -> int:
-        """See Store."""
-        return self._store.epoch()
-
-    def set_epoch(self, epoch: int) -> None:
-        """See Store."""
-        self._store.set_epoch(epoch)
-
-    def load(self, job: str) -> StoredJob | None:
-        """See Store."""
-        return self._store.load(job)
-
-    def changes(self, job: str, after_revision: int, limit: int) -> list[StoredChange]:
-        """See Store."""
-        return self._store.changes(job, after_revision, limit)
-
-    def list_jobs(self, query: JobQuery) -> list[str]:
-        """See Store."""
-        return self._store.list_jobs(query)
-
-    def close(self) -> None:
-        """See Store."""
-        self._store.close()
 
 
 @dataclass(slots=True)
@@ -193,7 +160,7 @@ class Gate:
 
 
 @contextlib.contextmanager
-def held(*names: str, error: BaseException | None = None) -> Iterator[Gate]:
+def held(*names: str, error: BaseException | None = None) -> Generator[Gate]:
     """While the block is open, whoever comes to one of these events waits, then goes on or fails with `error`."""
     gate = Gate(error)
     with listening(gate, *names):
@@ -204,7 +171,7 @@ def held(*names: str, error: BaseException | None = None) -> Iterator[Gate]:
 
 
 @contextlib.contextmanager
-def failing(event: str, error: BaseException) -> Iterator[None]:
+def failing(event: str, error: BaseException) -> Generator[None]:
     """While the block is open, the event fails with `error`."""
 
     def fail(_name: str, _fields: dict[str, object]) -> None:
@@ -215,7 +182,7 @@ def failing(event: str, error: BaseException) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def recorded(*names: str) -> Iterator[list[dict[str, object]]]:
+def recorded(*names: str) -> Generator[list[dict[str, object]]]:
     """The fields of these events, as they happen; the event's own name under `event`."""
     heard: list[dict[str, object]] = []
 

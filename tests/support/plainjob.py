@@ -54,12 +54,16 @@ class PlainTrack:
 
 @dataclass(slots=True)
 class PlainJob:
-    """One job id: `exists` is false before its creation and after its deletion, `revision` goes on rising."""
+    """One job id: `exists` is false before its creation and after its deletion, `revision` goes on rising.
+
+    `born` is the revision of its creation.
+    """
 
     exists: bool = False
     revision: int = 0
     kind: str = ""
     total: int | None = None
+    born: int = 0
     status: str = "pending"
     started: bool = False
     outcomes: Counter[str] = field(default_factory=Counter)
@@ -114,7 +118,7 @@ class PlainJob:
         self.revision += 1
         match body:
             case CreateJob():
-                self.__init__(True, self.revision, body.kind, body.total)  # type: ignore[misc]  # all anew
+                self.__init__(True, self.revision, body.kind, body.total, self.revision)  # type: ignore[misc]  # all anew
             case Attach():
                 self._attach(body)
             case Detach():
@@ -168,6 +172,8 @@ class PlainJob:
             return
         if self.finished and not (isinstance(body, ControlJob) and (body.intent, self.status) == ("cancel", "cancelled")):
             yield JobFinished
+        if isinstance(body, ControlJob) and self.intent == "cancel" != body.intent:
+            yield IllegalTransition
         if isinstance(body, Report | FinishJob) and body.worker and not self._is_attached(body):
             yield Fenced
         if isinstance(body, Attach) and not body.take_over and any(self._stands_in_the_way_of(body)):
@@ -193,6 +199,8 @@ class PlainJob:
         self.incarnations += 1
         if body.exclusive or body.take_over:
             self.workers.clear()
+        for name in [name for name, worker in self.workers.items() if worker.exclusive and not worker.live]:
+            del self.workers[name]
         self.workers[body.worker] = PlainWorker(self.incarnations, body.exclusive)
         if self.status == "pending":
             self.status, self.started = "running", True
@@ -221,6 +229,7 @@ class PlainJob:
         for worker in self.workers.values():
             worker.heard = None
         if body.intent == "resume" and self.status == "paused":
+            self.started = self.started or bool(self.workers)
             self.status = "running" if self.started else "pending"
 
     def _settle(self) -> None:

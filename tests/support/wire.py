@@ -24,7 +24,7 @@ from actorstate.core.messages.requests import (
 )
 from actorstate.endpoint import Endpoint
 
-PATIENCE_S = 60.0
+PATIENCE_S = 30.0
 """A reply that has not come by then fails the test."""
 HWM = 200_000
 
@@ -57,7 +57,7 @@ class Wire:
 
     def hear(self, timeout_s: float) -> list[Reply]:
         """Everything that nobody has waited for yet, and that arrives until nothing did for `timeout_s`."""
-        while self.socket.poll(timeout_s * 1000):
+        while self.socket.poll(int(timeout_s * 1000)):
             self._take()
         kept, self._heard = self._heard, {}
         return [reply for replies in kept.values() for reply in replies]
@@ -68,7 +68,7 @@ class Wire:
         while not self._heard.get(number):
             left_s = until - time.monotonic()
             assert left_s > 0, f"no reply to request {number} within {PATIENCE_S} s"
-            if self.socket.poll(left_s * 1000):
+            if self.socket.poll(int(left_s * 1000) + 1):
                 self._take()
         return self._heard[number].pop(0)
 
@@ -101,9 +101,7 @@ class Producer:
     def change(self, body: ChangeRequest, *, number: int | None = None, sent_ago_s: float = 0.0) -> Request:
         """A change under the next number, or under `number`."""
         self.last = self.last + 1 if number is None else max(self.last, number)
-        return Request(
-            id=number or self.last, body=body, producer=self.name, acked=self.floor, sent_ago_s=sent_ago_s
-        )
+        return Request(id=number or self.last, body=body, producer=self.name, acked=self.floor, sent_ago_s=sent_ago_s)
 
     def changes(self, bodies: Iterable[ChangeRequest]) -> list[Request]:
         """One change for each."""

@@ -12,12 +12,13 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
 import pytest
+from _pytest.mark.structures import ParameterSet
 
 from actorstate import telemetry
 from actorstate.config import WriterSettings
@@ -40,7 +41,7 @@ class WriterProcess:
     directory: Path
     fault: str = ""
     prefix: tuple[str, ...] = ()
-    environment: Mapping[str, str] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict[str, str])
     ready: str = ""
     process: subprocess.Popen[str] = field(init=False)
 
@@ -135,6 +136,11 @@ class WriterProcess:
 Writers = Callable[..., WriterProcess]
 
 
+def slow(case: str | int) -> ParameterSet:
+    """A case of a parametrized test that the everyday part leaves out."""
+    return pytest.param(case, marks=pytest.mark.slow)
+
+
 @pytest.fixture
 def writers(tmp_path: Path) -> Iterator[Writers]:
     """Makes writers of `tmp_path/jobs` (or of `directory`), not started yet; all are killed when the test ends."""
@@ -151,7 +157,7 @@ def writers(tmp_path: Path) -> Iterator[Writers]:
 
 
 @contextlib.contextmanager
-def listening(listener: Callable[[str, dict[str, object]], None], *names: str) -> Iterator[None]:
+def listening(listener: Callable[[str, dict[str, object]], None], *names: str) -> Generator[None]:
     """While the block is open, `listener` is called for the telemetry events `names` of this process."""
     remove = telemetry.listen(listener, *names)
     try:
@@ -166,7 +172,7 @@ def gate_of(directory: Path) -> Path:
 
 
 @contextlib.contextmanager
-def hanging(directory: Path, provoke: Callable[[], None]) -> Iterator[None]:
+def hanging(directory: Path, provoke: Callable[[], None]) -> Generator[None]:
     """After `provoke` the writer of `directory`, which has the fault `hang`, hangs until the block ends."""
     gate = gate_of(directory)
     os.mkfifo(gate)

@@ -52,6 +52,12 @@ def listed(packed: list[bytes], after: str) -> Listed:
     return Listed([Raw(each) for each in packed], after)
 
 
+def size_of(answer: Found | Listed) -> int:
+    """Bytes of the documents in a reply."""
+    documents = [answer.document] if isinstance(answer, Found) else answer.documents
+    return sum(memoryview(document).nbytes for document in documents)
+
+
 class WriterState(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, tag=True):
     """The writer about itself; times in seconds."""
 
