@@ -56,7 +56,8 @@ def _doctor(options: argparse.Namespace) -> int:
 def _summary(trouble: list[Finding]) -> str:
     if not trouble:
         return "all is well"
-    steps = list(dict.fromkeys(finding.next for finding in trouble if finding.next))
+    damage_first = sorted(trouble, key=lambda finding: finding.name != "database")
+    steps = list(dict.fromkeys(finding.next for finding in damage_first if finding.next))
     wrong_things = "1 thing is wrong" if len(trouble) == 1 else f"{len(trouble)} things are wrong"
     return "\n".join([f"{wrong_things}; type next:", *(f"  {step}" for step in steps)])
 

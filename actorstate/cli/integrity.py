@@ -12,11 +12,13 @@ from pathlib import Path
 
 from actorstate.cli.examine import Finding, note, ok, size, wrong
 from actorstate.core import codec
-from actorstate.endpoint import lock_holder
-from actorstate.errors import CorruptJob
+from actorstate.endpoint import lock_holder, private_folder
+from actorstate.errors import CorruptJob, StoreError
 from actorstate.store.contract import JobQuery, Store
 from actorstate.store.sqlite import SqliteStore
 
+FILES = ("jobs.sqlite", "jobs.sqlite-wal", ".actorstate/head")
+"""What is copied: the database, its log, and how far its commits had come."""
 PAGE = 1000
 DAMAGED_NAMED = 10
 """More damaged jobs are counted only."""
@@ -25,7 +27,7 @@ SPARE = 1.5
 
 
 def examine_database(directory: Path) -> Iterator[Finding]:
-    """Reads every job as the writer would at its start, where no writer runs. Raises StoreError, OSError."""
+    """Reads every job as the writer would at its start, where no writer runs. Raises OSError."""
     path = directory / "jobs.sqlite"
     if lock_holder(directory) is not None:
         return
@@ -33,38 +35,55 @@ def examine_database(directory: Path) -> Iterator[Finding]:
         yield note("database", f"there is none yet: {path}")
         return
     with tempfile.TemporaryDirectory(prefix="actorstate-doctor-") as folder:
-        files = [path, *(found for suffix in ("-wal",) if (found := path.with_name(path.name + suffix)).exists())]
-        needed = sum(file.stat().st_size for file in files)
+        needed = sum((directory / name).stat().st_size for name in FILES if (directory / name).exists())
         if shutil.disk_usage(folder).free < SPARE * needed:
             yield note("database", f"not examined: no room for {size(needed)} in {folder} (TMPDIR names another)")
             return
-        for file in files:
-            shutil.copy(file, folder)
+        _copy(directory, Path(folder))
         if lock_holder(directory) is not None:
             yield note("database", "not examined: a writer has started meanwhile")
             return
-        yield from _examined(Path(folder) / path.name, directory)
+        yield from _examined(Path(folder), directory)
 
 
-def _examined(copy: Path, directory: Path) -> Iterator[Finding]:
+def _copy(directory: Path, folder: Path) -> None:
+    private_folder(folder).mkdir()
+    for name in FILES:
+        if (directory / name).exists():
+            shutil.copy(directory / name, folder / name)
+
+
+def _examined(folder: Path, directory: Path) -> Iterator[Finding]:
     started = time.monotonic()
-    store = SqliteStore(copy)
-    store.open()
     try:
-        jobs, damaged = _read_all(store)
-    finally:
-        store.close()
+        jobs, damaged = _read_all(SqliteStore(folder / "jobs.sqlite", private_folder(folder) / "head"))
+    except StoreError as error:
+        told, hint = (text.replace(str(folder), str(directory)) for text in (error.message, error.hint))
+        yield wrong("database", told, f"{_copy_step(directory)}; then: {hint}")
+        return
     took = f"{jobs:,} jobs read in {time.monotonic() - started:.1f} s"
     if not damaged:
         yield ok("database", f"{took}, every digest matches")
         return
-    step = f"cp -a {directory} {directory}.damaged   # before anything else; then actorstate serve {directory}"
+    step = f"{_copy_step(directory)}; then: actorstate serve {directory}"
     named = "; ".join(damaged[:DAMAGED_NAMED]) + ("; ..." if len(damaged) > DAMAGED_NAMED else "")
     yield wrong("database", f"{took}, {len(damaged):,} damaged: {named}", step)
 
 
+def _copy_step(directory: Path) -> str:
+    return f"cp -a {directory} {directory}.damaged   # before anything else"
+
+
 def _read_all(store: Store) -> tuple[int, list[str]]:
-    """How many jobs there are, and what is wrong with those that cannot be read."""
+    """How many jobs there are, and what is wrong with those that cannot be read. Raises StoreError."""
+    store.open()
+    try:
+        return _read_jobs(store)
+    finally:
+        store.close()
+
+
+def _read_jobs(store: Store) -> tuple[int, list[str]]:
     jobs, damaged, after = 0, list[str](), ""
     while page := store.list_jobs(JobQuery(after=after, limit=PAGE)):
         for job in page:

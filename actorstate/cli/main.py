@@ -52,7 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The exit status of one command line (the process's own when None); raises SystemExit for usage errors."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        options = build_parser(given).parse_args(given)
+        options, unknown = build_parser(given).parse_known_args(given)
+        if unknown:
+            options.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
         status = _run(options)
         sys.stdout.flush()
     except KeyboardInterrupt:
@@ -80,7 +82,7 @@ def build_parser(given: Sequence[str]) -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"actorstate {VERSION}", help="print it and exit")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
     for entry in COMMANDS:
-        one = commands.add_parser(entry.name, help=entry.summary, description=f"{entry.summary}.")
+        one = commands.add_parser(entry.name, help=entry.summary, description=f"{entry.summary}.", allow_abbrev=False)
         if entry.name in given:
             _fill(one, entry)
     return parser
@@ -90,7 +92,7 @@ def _fill(parser: argparse.ArgumentParser, entry: Entry) -> None:
     command = import_module(f"actorstate.cli.{entry.module}").COMMANDS[entry.name]
     command.add_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print JSON, errors included, to standard output")
-    parser.set_defaults(run=command.run)
+    parser.set_defaults(run=command.run, parser=parser)
 
 
 def _run(options: argparse.Namespace) -> int:

@@ -303,6 +303,8 @@ def _typed_errors(path: Path, job: str = "") -> Generator[None]:
     try:
         yield
     except sqlite3.Error as error:
+        if job and "decode to UTF-8" in str(error):
+            raise CorruptJob(f"job {job!r}: a stored row is damaged ({error})", job=job) from error
         raise _typed(error, path) from error
     except OSError as error:
         raise StoreFailed(f"{path}: {error}") from error

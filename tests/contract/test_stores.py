@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from actorstate.core.messages.requests import CreateJob, DeleteJob
+from actorstate.core.messages.requests import Body, CreateJob, DeleteJob
 from actorstate.errors import EpochFenced
 from actorstate.store.contract import IndexRow, JobCommit, JobQuery, Store, StoredChange, StoredJob
 from tests.support.core import JOB, Rehearsal, attach, counted
@@ -26,13 +26,13 @@ from tests.support.stores import (
 )
 
 
-@pytest.fixture(params=STORES.values(), ids=STORES.keys())
+@pytest.fixture(params=list(STORES.values()), ids=list(STORES))
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     with opened(request.param(tmp_path)) as store:
         yield store
 
 
-@pytest.fixture(params=DURABLE.values(), ids=DURABLE.keys())
+@pytest.fixture(params=list(DURABLE.values()), ids=list(DURABLE))
 def make_store(request: pytest.FixtureRequest) -> MakeStore:
     """A store that outlives the object: made twice in the same folder, it is the same store."""
     make: MakeStore = request.param
@@ -81,7 +81,7 @@ def test_history_is_sorted_like_text(store: Store) -> None:
     assert store.load("a") == StoredJob(None, tuple(b"change %d" % revision for revision in range(1, 301)))
 
 
-@pytest.mark.parametrize("body", [b"", b"\0", bytes(range(256)), b"x" * 1_000_000], ids=["empty", "nul", "all", "large"])
+@pytest.mark.parametrize("body", [b"", b"\0", bytes(range(256)), b"x" * 10**6], ids=["empty", "nul", "all", "large"])
 def test_bytes_change_on_the_disk(store: Store, body: bytes) -> None:
     store.commit(1, [JobCommit("a", 1, (StoredChange(1, body),), index=RUNNING)])
     store.commit(1, [JobCommit("b", 1, (StoredChange(1, b"x"),), keyframe=body, index=RUNNING)])
@@ -107,7 +107,9 @@ INDEX = {f"{n:02}-job": IndexRow(*row) for n, row in enumerate(product(KINDS, ST
 @pytest.mark.parametrize("kind", [None, *KINDS, "none-such"])
 @pytest.mark.parametrize("status", [None, *STATUSES])
 @pytest.mark.parametrize("health", [None, "healthy", "dead"])
-def test_a_list_misses_a_job_or_shows_another(store: Store, kind: str | None, status: str | None, health: str | None) -> None:
+def test_a_list_misses_a_job_or_shows_another(
+    store: Store, kind: str | None, status: str | None, health: str | None
+) -> None:
     store.commit(1, [commit_of(job, 1, index=row) for job, row in INDEX.items()])
     wanted = (kind, status, health)
 
@@ -214,7 +216,8 @@ def test_a_hundred_jobs_in_one_commit_lose_one(store: Store) -> None:
 
 def test_a_real_job_comes_back_as_another(store: Store) -> None:
     rehearsal = Rehearsal()
-    for body in (CreateJob(JOB, total=500), attach("w"), *(counted(1) for _ in range(300))):
+    bodies: list[Body] = [CreateJob(JOB, total=500), attach("w"), *(counted(1) for _ in range(300))]
+    for body in bodies:
         rehearsal.seconds += 1
         rehearsal.propose(rehearsal.request(body))
         if rehearsal.seconds % 7 == 0:

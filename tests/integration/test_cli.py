@@ -103,6 +103,7 @@ def job(client: Client) -> str:
         pytest.param(["fly"], 2, id="no such command"),
         pytest.param(["get", "{dir}"], 2, id="no job"),
         pytest.param(["jobs", "{dir}", "--status", "running!"], 2, id="no such status"),
+        pytest.param(["jobs", "{dir}", "--stat", "running"], 2, id="an abbreviated option"),
         pytest.param(["jobs", "{dir}", "--timeout", "-1"], 2, id="a timeout in the past"),
         pytest.param(["jobs", "{dir}", "--timeout", "nan"], 2, id="a timeout that is no number"),
         pytest.param(["--help"], 0, id="help"),
@@ -132,6 +133,12 @@ def test_an_error_tells_what_to_type_next(tmp_path):
         f"actorstate: there is no directory {directory}",
         f"  check the path; to begin a new one: actorstate serve {directory}",
     ]
+
+
+def test_a_wrong_option_names_the_help_of_its_command(tmp_path):
+    result = actorstate("jobs", tmp_path, "--staus", "running")
+    assert result.stderr.splitlines()[0] == "actorstate: unrecognized arguments: --staus running"
+    assert result.stderr.splitlines()[-1] == "  see: actorstate jobs --help"
 
 
 def test_a_directory_whose_writer_has_ended_is_not_waited_for(writer, directory, job):
@@ -537,6 +544,24 @@ def test_doctor_reports_a_flipped_byte_and_touches_nothing(writer, client, direc
     assert "does not match its digest" in found["database"]["message"]
     assert found["database"]["next"].startswith(f"cp -a {directory}")
     assert path.read_bytes() == content
+
+
+def test_doctor_reports_a_log_that_lost_its_end(writer, client, directory, job):
+    writer.kill()
+    log = directory / "jobs.sqlite-wal"
+    content = bytearray(log.read_bytes())
+    content[len(content) // 2] ^= 1
+    log.write_bytes(content)
+    head = directory / ".actorstate" / "head"
+    head.write_text(json.dumps({"commits": 10_000, "chain": "00" * 16}))
+    status, found = findings(directory)
+    assert status == 1
+    assert found["database"]["level"] == "wrong"
+    assert "actorstate-doctor-" not in json.dumps(found), "the paths are those of the directory, not of the copy"
+    assert log.read_bytes() == content
+    refused = actorstate("serve", directory)
+    assert refused.returncode == 4
+    assert "Traceback" not in refused.stderr
 
 
 def test_doctor_reports_a_database_that_is_none(writer, directory):

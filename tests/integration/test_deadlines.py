@@ -235,18 +235,22 @@ BUSY = "defect: the last attempt's Busy hides that an earlier one was accepted (
 @pytest.mark.xfail(strict=True, reason=BUSY)
 def test_a_change_that_was_accepted_is_said_to_have_changed_nothing(writers: Writers) -> None:
     """The commit hangs, and the writer is asked to end: it refuses the resends as Busy, and then commits."""
-    writer = writers(fault="hang@commit.started:0:beside").start()
+    calls, writer = 64, writers(fault="hang@commit.started:0:beside").start()
+
+    def create(place: int) -> None:
+        with pytest.raises(OutcomeUnknown):
+            client.create(f"new-{place}")
+
     with connect(writer.directory, settings=replace(HASTY, timeout_s=1.0)) as client:
         client.create("job")
         os.mkfifo(gate_of(writer.directory))
-        change = Aside(lambda: client.create("new"))
-        writer.process.terminate()
-        try:
-            with pytest.raises(OutcomeUnknown):
-                change.result()
-        finally:
-            gate_of(writer.directory).write_bytes(b"open")
-            writer.wait_end()
+        changes = Aside(lambda: together(calls, create))
+        with gate_of(writer.directory).open("wb"):  # returns when a commit waits at the gate
+            while client.ask().waiting < calls - 1:
+                assert writer.running
+            writer.process.terminate()
+            changes.result()
+    assert writer.wait_end() == 0
 
 
 LONG = "defect: each idle socket to the dead writer's address costs an attempt (client/sync.py, _attempt)"

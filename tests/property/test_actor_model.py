@@ -9,7 +9,14 @@ from typing import Any, Literal
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 from msgspec.structs import replace
 
 from actorstate.core import codec
@@ -36,6 +43,7 @@ from tests.support.plainjob import PlainJob, Refusal
 Key = tuple[bytes, int]
 names = st.sampled_from(["w1", "w2", "w3"])
 few = st.integers(0, 9)
+increments = st.builds(Counts, few, few, few, few, few)
 stale = st.sampled_from([0, 0, 0, 0, 1])
 """How far beside its incarnation a worker speaks: mostly not at all."""
 
@@ -130,11 +138,9 @@ class ActorMachine(RuleBasedStateMachine):
     def detach(self, worker: str, beside: int) -> None:
         self.ask(Detach(JOB, worker, self.incarnation(worker, beside)), P2)
 
-    @rule(data=st.tuples(names, stale, few, few, few, few, few), producer=st.sampled_from([P1, P2]), later=st.booleans())
-    def report(self, data: tuple[str, int, int, int, int, int, int], producer: bytes, *, later: bool) -> None:
-        worker, beside, *numbers = data
-        counts = Counts(*numbers, {"bad": numbers[1]} if numbers[1] else {})
-        self.ask(self.report_of(worker, beside, counts=counts, error_count=numbers[1]), producer, later=later)
+    @rule(worker=names, beside=stale, counts=increments, producer=st.sampled_from([P1, P2]), later=st.booleans())
+    def report(self, worker: str, beside: int, counts: Counts, producer: bytes, *, later: bool) -> None:
+        self.ask(self.report_of(worker, beside, counts=counts, error_count=counts.failed), producer, later=later)
 
     @rule(worker=names, beside=stale, intent=st.sampled_from(["pause", "resume", "cancel"]))
     def acknowledge(self, worker: str, beside: int, intent: Intent) -> None:
@@ -331,7 +337,7 @@ class ActorMachine(RuleBasedStateMachine):
         attached = self.staged.job.workers.get(worker)
         return (attached.incarnation if attached else self.staged.job.incarnations) + beside
 
-    def report_of(self, worker: str, beside: int, **fields: Any) -> Report:  # noqa: ANN401 - any field of the struct
+    def report_of(self, worker: str, beside: int, **fields: Any) -> Report:
         return Report(JOB, worker, self.incarnation(worker, beside), **fields)
 
 

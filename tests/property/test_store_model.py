@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from actorstate.errors import EpochFenced
 from actorstate.store.contract import IndexRow, JobCommit, JobQuery, Store, StoredChange, StoredJob
-from tests.support.stores import STORES, MakeStore, every_job
+from tests.support.stores import DURABLE, STORES, MakeStore, every_job
 
 JOBS = ["a", "A", "b", "b.1", "c-3"]
 jobs = st.sampled_from(JOBS)
@@ -171,7 +171,8 @@ def _fast_folder() -> str | None:
 
 
 def run(name: str, examples: int) -> None:
-    machine = type(f"{name}Machine", (StoreMachine,), {"make": staticmethod(STORES[name]), "outlives_the_object": name != "memory"})
+    kind = {"make": staticmethod(STORES[name]), "outlives_the_object": name in DURABLE}
+    machine = type(f"{name}Machine", (StoreMachine,), kind)
     search: Callable[..., None] = run_state_machine_as_test
     search(machine, settings=settings(max_examples=examples, stateful_step_count=30, deadline=None))
 

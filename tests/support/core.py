@@ -27,13 +27,13 @@ def moment(seconds: float) -> Now:
     return Now(START + timedelta(seconds=seconds), 1000.0 + seconds)
 
 
-def a_worker(incarnation: int = 1, **fields: Any) -> Worker:  # noqa: ANN401 - any field of the struct
+def a_worker(incarnation: int = 1, **fields: Any) -> Worker:
     """A live worker; later incarnations were attached later."""
     attached_at = START + timedelta(seconds=incarnation)
     return replace(Worker(incarnation, "host", 1, attached_at), **fields)
 
 
-def a_job(status: Status = "running", **fields: Any) -> Document:  # noqa: ANN401 - any field of the struct
+def a_job(status: Status = "running", **fields: Any) -> Document:
     """A job in `status`, with the worker `w` attached while it is not finished."""
     finished = status in {"completed", "failed", "cancelled"}
     document = Document(
@@ -56,7 +56,7 @@ def attach(worker: str = "w", *, exclusive: bool = False, take_over: bool = Fals
     return Attach(JOB, worker, "host", 1, exclusive=exclusive, take_over=take_over)
 
 
-def report(worker: str = "w", incarnation: int = 1, **fields: Any) -> Report:  # noqa: ANN401 - any field of the struct
+def report(worker: str = "w", incarnation: int = 1, **fields: Any) -> Report:
     return Report(JOB, worker, incarnation, **fields)
 
 
@@ -124,7 +124,7 @@ class Rehearsal:
         assert self.actor.document is not None
         return self.actor.document
 
-    def request(self, body: Body, **fields: Any) -> Request:  # noqa: ANN401 - any field of the struct
+    def request(self, body: Body, **fields: Any) -> Request:
         """A request of the first producer, which has had all its answers; under a number of its own it says nothing."""
         number = next(self._numbers)
         acked = 0 if "id" in fields else number

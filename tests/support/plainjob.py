@@ -2,8 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import assert_never
+from dataclasses import dataclass, field, fields
 
 from actorstate.core.messages.document import Document
 from actorstate.core.messages.replies import ChangeBody, WorkerJudged
@@ -29,6 +28,7 @@ from actorstate.errors import (
 
 TERMINAL = {"completed", "failed", "cancelled"}
 CARRIED_OUT = {"pause": "paused", "cancel": "cancelled"}
+OUTCOMES = ("succeeded", "failed", "skipped", "duplicates")
 SEVERITY = ["healthy", "late", "stalled", "dead"]
 Refusal = type[ActorStateError]
 
@@ -103,39 +103,36 @@ class PlainJob:
                 return self._is_attached(body)
             case FinishJob():
                 return self.status != body.status
-            case ControlJob(intent="resume"):
-                return self.status == "paused" or self.intent == "pause"
             case ControlJob():
-                return self.status != "cancelled" and self.intent != body.intent
+                return self._has_effect_on_control(body)
             case WorkerJudged():
-                judged = self.workers.get(body.worker)
-                return self._is_attached(body) and judged is not None and judged.health != body.health
+                return self._is_attached(body) and self.workers[body.worker].health != body.health
             case _:
                 return True
+
+    def _has_effect_on_control(self, body: ControlJob) -> bool:
+        if body.intent == "resume":
+            return self.status == "paused" or self.intent == "pause"
+        return self.status != "cancelled" and self.intent != body.intent
 
     def apply(self, body: ChangeBody) -> None:
         """What an accepted `body` with an effect does."""
         self.revision += 1
         match body:
             case CreateJob():
-                self.__init__(True, self.revision, body.kind, body.total, self.revision)  # type: ignore[misc]  # all anew
+                self._begin(body)
             case Attach():
                 self._attach(body)
-            case Detach():
-                self._leave(body.worker)
+            case Detach() | FinishJob():
+                self._leave(body)
             case Report():
                 self._count(body)
-            case FinishJob():
-                self._leave(body.worker)
-                self.status = body.status
             case ControlJob():
                 self._ask(body)
             case DeleteJob():
                 self.exists = False
             case WorkerJudged():
                 self.workers[body.worker].health = body.health
-            case _:
-                assert_never(body)
         self._settle()
 
     def check(self, document: Document | None) -> None:
@@ -157,28 +154,38 @@ class PlainJob:
     def _check_counts(self, document: Document) -> None:
         progress = document.progress
         outcomes = (progress.succeeded, progress.failed, progress.skipped, progress.duplicates)
-        assert outcomes == tuple(self.outcomes[name] for name in ("succeeded", "failed", "skipped", "duplicates"))
+        assert outcomes == tuple(self.outcomes[name] for name in OUTCOMES)
         assert progress.processed == sum(outcomes)
         assert progress.total == self.total
         assert progress.bytes == self.outcomes["bytes"]
         assert document.error_count == self.outcomes["errors"]
 
     def _objections(self, body: ChangeBody) -> Iterator[Refusal]:
-        if isinstance(body, Detach | WorkerJudged) or (isinstance(body, FinishJob) and body.status == self.status):
-            return
         if isinstance(body, DeleteJob):
             if not self.finished and any(worker.live for worker in self.workers.values()):
                 yield IllegalTransition
             return
-        if self.finished and not (isinstance(body, ControlJob) and (body.intent, self.status) == ("cancel", "cancelled")):
+        if self.finished and not self._may_follow_the_end(body):
             yield JobFinished
         if isinstance(body, ControlJob) and self.intent == "cancel" != body.intent:
             yield IllegalTransition
-        if isinstance(body, Report | FinishJob) and body.worker and not self._is_attached(body):
-            yield Fenced
+        if isinstance(body, Report | FinishJob):
+            yield from self._objections_to_a_worker(body)
         if isinstance(body, Attach) and not body.take_over and any(self._stands_in_the_way_of(body)):
             yield AlreadyAttached
-        if isinstance(body, Report) and any(self._is_held(name, body) for name in body.tracks):
+
+    def _may_follow_the_end(self, body: ChangeBody) -> bool:
+        if isinstance(body, ControlJob):
+            return (body.intent, self.status) == ("cancel", "cancelled")
+        return isinstance(body, Detach | WorkerJudged) or isinstance(body, FinishJob) and body.status == self.status
+
+    def _objections_to_a_worker(self, body: Report | FinishJob) -> Iterator[Refusal]:
+        if isinstance(body, FinishJob):
+            if body.worker and body.status != self.status and not self._is_attached(body):
+                yield Fenced
+        elif not self._is_attached(body):
+            yield Fenced
+        elif any(self._is_held(name, body) for name in body.tracks):
             yield AlreadyTracked
 
     def _stands_in_the_way_of(self, body: Attach) -> Iterator[bool]:
@@ -205,16 +212,23 @@ class PlainJob:
         if self.status == "pending":
             self.status, self.started = "running", True
 
-    def _leave(self, name: str) -> None:
-        self.workers.pop(name, None)
+    def _begin(self, body: CreateJob) -> None:
+        begun = PlainJob(True, self.revision, body.kind, body.total, self.revision)
+        for each in fields(self):
+            setattr(self, each.name, getattr(begun, each.name))
+
+    def _leave(self, body: Detach | FinishJob) -> None:
+        self.workers.pop(body.worker, None)
         for track in self.tracks.values():
-            if name and track.holder[0] == name:
+            if body.worker and track.holder[0] == body.worker:
                 track.holder = ("", 0)
+        if isinstance(body, FinishJob):
+            self.status = body.status
 
     def _count(self, body: Report) -> None:
         counts = body.counts
         if counts is not None:
-            self.outcomes.update({name: getattr(counts, name) for name in ("succeeded", "failed", "skipped", "duplicates", "bytes")})
+            self.outcomes.update({name: getattr(counts, name) for name in (*OUTCOMES, "bytes")})
         self.outcomes["errors"] += body.error_count
         worker = self.workers[body.worker]
         worker.health, worker.heard = "healthy", body.acknowledged or worker.heard

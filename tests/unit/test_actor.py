@@ -140,9 +140,9 @@ def test_a_deletion_and_a_new_beginning_in_one_commit_mix() -> None:
 
 def test_the_end_of_a_job_is_not_a_keyframe() -> None:
     rehearsal = begun("w")
-    assert rehearsal.shelf.keyframe is None
+    assert not rehearsal.shelf.keyframe
     rehearsal.say(FinishJob(JOB, "completed"))
-    assert rehearsal.shelf.keyframe is not None
+    assert rehearsal.shelf.keyframe
     assert codec.decode_keyframe(rehearsal.shelf.keyframe).document == rehearsal.document
 
 

@@ -13,7 +13,7 @@ TREE = [
     for kind in vars(errors).values()
     if isinstance(kind, type) and issubclass(kind, ActorStateError) and kind is not ActorStateError
 ]
-LEAVES = [kind for kind in TREE if not kind.__subclasses__() or kind in {errors.BadRequest}]
+LEAVES = [kind for kind in TREE if not kind.__subclasses__() or kind is errors.BadRequest]
 DETAILS: dict[str, errors.Detail] = {"job": "j", "pid": 7, "retry_after_s": 0.5, "live": True, "holder": None}
 
 
@@ -43,7 +43,7 @@ def test_two_errors_share_a_code() -> None:
 @pytest.mark.parametrize("kind", LEAVES, ids=lambda kind: kind.__name__)
 def test_an_error_leaves_a_tired_person_alone(kind: type[ActorStateError]) -> None:
     assert kind.__doc__
-    error = kind("it broke", **DETAILS)
+    error = kind("it broke", hint="", **DETAILS)
     assert str(error).startswith("it broke")
     assert "{" not in error.hint
 

@@ -161,7 +161,9 @@ def test_a_track_that_ended_is_held() -> None:
     assert changed(job, report(tracks={"t": TrackPoint(6, 6, live=False)})).tracks["t"] == Track(6, 6)
 
 
-@pytest.mark.parametrize("leave", [Detach(JOB, "w", 1), FinishJob(JOB, "failed", "x", "w", 1)], ids=["detach", "finish"])
+@pytest.mark.parametrize(
+    "leave", [Detach(JOB, "w", 1), FinishJob(JOB, "failed", "x", "w", 1)], ids=["detach", "finish"]
+)
 def test_a_worker_that_left_holds_its_track(leave: ChangeBody) -> None:
     job = changed(a_job(), report(tracks={"t": TrackPoint(5, 4)}), leave)
     assert job.workers == {}

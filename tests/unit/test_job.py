@@ -106,7 +106,10 @@ def test_an_end_without_its_time(end: Status) -> None:
 @pytest.mark.parametrize("status", TERMINAL)
 @pytest.mark.parametrize(
     "body",
-    [attach(), attach(take_over=True), report(), counted(5), control("pause"), control("resume"), FinishJob(JOB, "failed")],
+    [
+        *(attach(), attach(take_over=True), report(), counted(5)),
+        *(control("pause"), control("resume"), FinishJob(JOB, "failed")),
+    ],
     ids=lambda body: type(body).__name__ + getattr(body, "intent", ""),
 )
 def test_a_finished_job_comes_back_to_life(status: Status, body: ChangeBody) -> None:
