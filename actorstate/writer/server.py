@@ -14,6 +14,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import cast
 
 import zmq
@@ -41,7 +42,7 @@ MAX_REPLY_BYTES = 1024 * 1024
 """Documents for one client in one frame; further reads get `Busy`."""
 MAX_SUBSCRIPTION_BYTES = 1_024
 CLOSE_LINGER_MS = 500
-LOCK_LOST = "the lock file was deleted; this writer may not be the only one any more"
+LOCK_LOST = "the lock file was deleted or moved; this writer may not be the only one any more"
 
 
 class Server:
@@ -50,6 +51,7 @@ class Server:
     def __init__(self, store: Store, epoch: int, settings: WriterSettings, lock: int) -> None:
         self._store, self._epoch, self._settings, self._lock = store, epoch, settings, lock
         self._boot = boot_id()
+        self._lock_name = Path(f"/proc/self/fd/{lock}").readlink()
         self._woken, self._wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._residents = Residents(store, settings)
         self._committer = Committer(store, epoch, settings, self._poke)
@@ -196,7 +198,7 @@ class Server:
             self._committer.post(actor, Envelope(judged))
 
     def _tick(self) -> None:
-        if not os.fstat(self._lock).st_nlink:
+        if Path(f"/proc/self/fd/{self._lock}").readlink() != self._lock_name:
             raise EpochFenced(LOCK_LOST)
         monotonic = time.monotonic()
         self._next_tick = monotonic + TICK_S

@@ -75,6 +75,7 @@ def count_until_full(wire: Wire, producer: Producer, report: Report) -> int:
             assert answer.code == "disk_full", answer
             return done
         assert isinstance(answer, Applied)
+        producer.floor = producer.last
     pytest.fail("the disk did not fill up")
 
 

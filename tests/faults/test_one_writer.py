@@ -154,12 +154,7 @@ def put_another_in_its_place(lock: Path) -> None:
     lock.with_name("another").rename(lock)
 
 
-UNNOTICED = pytest.mark.xfail(
-    reason="Server._tick looks at the link count of the lock file, which stays 1 when the file is moved"
-)
-
-
-@pytest.mark.parametrize("tamper", [delete, put_another_in_its_place, pytest.param(move_away, marks=UNNOTICED)])
+@pytest.mark.parametrize("tamper", [delete, put_another_in_its_place, move_away])
 def test_a_replaced_writer_without_changes_to_write_ends_too(tamper: Callable[[Path], None], writers: Writers) -> None:
     old = writers().start()
     with Wire(old.endpoint) as loyal:

@@ -31,6 +31,7 @@ from tests.support.processes import (
     tell,
     unchanged,
     until,
+    wait_told,
 )
 from tests.support.writer import WriterProcess, Writers, writers
 
@@ -70,16 +71,6 @@ class Worker:
             self._runs.put(run)
             for row in run.track(iter(self.rows.get, None), name=self.name, every=1_000):
                 self.seen.append(row)
-
-
-def wait_told(run: Run, intent: str | None) -> None:
-    """Returns once a reply has told the run of this intent."""
-
-    def wait() -> None:
-        while run.sender.intent != intent:
-            run.sender.wait_intent_change(run.sender.intent)
-
-    Aside(wait).result()
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import pytest
 from actorstate.client.run import Run
 from actorstate.client.sync import Client, connect
 from actorstate.errors import AlreadyTracked, BadRequest
-from tests.support.processes import LIVELY, Child, client, hear, job, served, tell, together, until
+from tests.support.processes import LIVELY, Child, client, hear, job, served, tell, together, until, wait_told
 from tests.support.writer import WriterProcess, Writers, writers
 
 __all__ = ["client", "job", "served", "writers"]
@@ -226,7 +226,7 @@ def waits_in_a_pause(directory: str, job: str) -> None:
     with connect(directory, settings=LIVELY) as client, client.attach(job) as run:
         for row in run.track(range(10), every=1_000):
             tell(row)
-            run.sender.wait_intent_change(None)
+            wait_told(run, "pause")
 
 
 def test_a_worker_killed_in_a_pause_has_lost_the_row_it_had_fetched(

@@ -259,13 +259,86 @@ def test_a_valid_frame_inside_another_type_is_taken(stream: str) -> None:
 
 LETTERS_AND_DIGITS = set(string.ascii_letters + string.digits)
 ALLOWED = LETTERS_AND_DIGITS | set("._:-")
-PATHS = ["", ".", "..", "../x", "..\\x", "/etc/passwd", "a/b", "a/../../b", "~", "~root", "C:\\x", "\\\\host\\share", "file:///x"]
-SHELL = ["-rf", "--help", "%2e%2e%2f", "a%00", "$(id)", "`id`", "a;b", "a|b", "a'b", 'a"b', "a*", "a?", "[a]", "{a}", "a=b", "a,b"]
-SIGNS = ["_a", ".hidden", ":a", "a+b", "a@b", "a#b", "a b", " a", "a ", "a\0", "\0", "a\n", "\na", "a\r\n", "\ta", "a\x7f", "a\x1b[2J"]
-ALIKE = ["e\u0301", "\u0430bc", "\uff41", "\u2024\u2024\u2215", "a\u202e", "\ufeffa", "a\u200b", "\u0131", "\u212a", "\u017f"]
+PATHS = [
+    "",
+    ".",
+    "..",
+    "../x",
+    "..\\x",
+    "/etc/passwd",
+    "a/b",
+    "a/../../b",
+    "~",
+    "~root",
+    "C:\\x",
+    "\\\\host\\share",
+    "file:///x",
+]
+SHELL = [
+    "-rf",
+    "--help",
+    "%2e%2e%2f",
+    "a%00",
+    "$(id)",
+    "`id`",
+    "a;b",
+    "a|b",
+    "a'b",
+    'a"b',
+    "a*",
+    "a?",
+    "[a]",
+    "{a}",
+    "a=b",
+    "a,b",
+]
+SIGNS = [
+    "_a",
+    ".hidden",
+    ":a",
+    "a+b",
+    "a@b",
+    "a#b",
+    "a b",
+    " a",
+    "a ",
+    "a\0",
+    "\0",
+    "a\n",
+    "\na",
+    "a\r\n",
+    "\ta",
+    "a\x7f",
+    "a\x1b[2J",
+]
+ALIKE = [
+    "e\u0301",
+    "\u0430bc",
+    "\uff41",
+    "\u2024\u2024\u2215",
+    "a\u202e",
+    "\ufeffa",
+    "a\u200b",
+    "\u0131",
+    "\u212a",
+    "\u017f",
+]
 ALIKE += ["\U0001f600", "\u0661", "a\u0662", "\uff0e\uff0e\uff0f"]
 LENGTHS = ["x" * 128, "x" * 129, "x" * 4_096, "a" * 128 + "\n", "0", "A", "a"]
-NAMES = ["CON", "nul", "aux.txt", "lpt1", "jobs.sqlite", "jobs.sqlite-wal", "a.actorstate", "a..b", "a:b", "a.", "a-", "a_"]
+NAMES = [
+    "CON",
+    "nul",
+    "aux.txt",
+    "lpt1",
+    "jobs.sqlite",
+    "jobs.sqlite-wal",
+    "a.actorstate",
+    "a..b",
+    "a:b",
+    "a.",
+    "a-",
+    "a_",
+]
 NASTY = PATHS + SHELL + SIGNS + ALIKE + LENGTHS + NAMES
 
 

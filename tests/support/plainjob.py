@@ -177,7 +177,7 @@ class PlainJob:
     def _may_follow_the_end(self, body: ChangeBody) -> bool:
         if isinstance(body, ControlJob):
             return (body.intent, self.status) == ("cancel", "cancelled")
-        return isinstance(body, Detach | WorkerJudged) or isinstance(body, FinishJob) and body.status == self.status
+        return isinstance(body, Detach | WorkerJudged) or (isinstance(body, FinishJob) and body.status == self.status)
 
     def _objections_to_a_worker(self, body: Report | FinishJob) -> Iterator[Refusal]:
         if isinstance(body, FinishJob):

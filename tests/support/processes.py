@@ -23,6 +23,7 @@ from typing import IO, cast
 
 import pytest
 
+from actorstate.client.run import Run
 from actorstate.client.sync import Client, connect
 from actorstate.config import ClientSettings
 from actorstate.core.messages.document import JobState
@@ -229,6 +230,16 @@ def unchanged(client: Client, job: str, for_s: float) -> JobState:
     state = client.get(job)
     assert client.wait(job, after=state.revision, timeout_s=for_s).revision == state.revision
     return state
+
+
+def wait_told(run: Run, intent: str | None) -> None:
+    """Returns once a reply has told the run what is wanted of its worker."""
+
+    def wait() -> None:
+        while run.sender.order[0] != intent:
+            run.sender.wait_order_change(run.sender.order)
+
+    Aside(wait).result()
 
 
 @dataclass(slots=True)

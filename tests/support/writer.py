@@ -27,7 +27,7 @@ from actorstate.errors import StoreFailed
 from actorstate.writer.process import serve
 
 ROOT = Path(__file__).resolve().parents[2]
-READY_WITHIN_S = 60.0
+READY_WITHIN_S = 30.0
 """The longest that a test waits for a process to begin or to end; more fails it."""
 
 

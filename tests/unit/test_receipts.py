@@ -249,7 +249,9 @@ def test_a_failed_commit_forgets_what_was_answered_before_it() -> None:
     assert rehearsal.document.status != "paused"
 
 
-@pytest.mark.xfail(reason="actor.py abort keeps no answer: the late copy of a request that was told DiskFull is applied")
+@pytest.mark.xfail(
+    reason="actor.py abort keeps no answer: the late copy of a request that was told DiskFull is applied"
+)
 def test_a_late_copy_of_a_request_told_that_the_disk_is_full_counts(rehearsal: Rehearsal) -> None:
     """It was told that nothing was written; the caller who says it again, under a new number, counts twice."""
     refused = counting(rehearsal, 10)
