@@ -9,7 +9,6 @@ DIR/.actorstate/endpoint  JSON: where to send requests, where to subscribe, whic
 import fcntl
 import json
 import os
-import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -62,6 +61,8 @@ def socket_addresses(directory: Path) -> tuple[str, str]:
     """ipc addresses for requests and changes in the private folder, or in a shorter one if that is too long."""
     folder = private_folder(directory).resolve()
     if len(os.fsencode(folder / "requests")) > MAX_SOCKET_PATH_BYTES:
+        import tempfile  # noqa: PLC0415 - rarely needed, and half as costly as the rest of this module's imports
+
         folder = Path(tempfile.mkdtemp(prefix="actorstate-"))
     return f"ipc://{folder / 'requests'}", f"ipc://{folder / 'changes'}"
 

@@ -5,14 +5,12 @@ applies it once however often it arrives. The first attempt is made bare; only a
 enters tenacity (16 to 26 us a call, a third of a round trip).
 """
 
-import secrets
+import os
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
-
-from tenacity import RetryCallState, Retrying, retry_if_exception, wait_exponential_jitter
 
 from actorstate.core import codec
 from actorstate.core.messages.replies import Refused, Reply
@@ -21,8 +19,8 @@ from actorstate.errors import ActorStateError, Busy, OutcomeUnknown, WriterUnava
 
 Answer = TypeVar("Answer")
 
-_waits = wait_exponential_jitter(multiplier=0.05, max=0.8, jitter=0.05)
-"""50, 100, 200, 400, 800 ms and up to 50 ms more, so that clients do not come back all at once."""
+FIRST_WAIT_S, LONGEST_WAIT_S, JITTER_S = 0.05, 0.8, 0.05
+"""Waits of 50, 100, 200, 400, 800 ms and up to 50 ms more, so that clients do not come back all at once."""
 
 
 class NoAnswer(WriterUnavailable):
@@ -35,7 +33,7 @@ class Numbers:
     """The numbers of one process life: the last one given out, and those whose change is unanswered."""
 
     def __init__(self) -> None:
-        self.producer = secrets.token_bytes(16)
+        self.producer = os.urandom(16)
         self.lock = threading.Lock()
         self.last = 0
         self.open: set[int] = set()
@@ -102,18 +100,26 @@ def settled(call: Call, reply: Reply) -> Reply:
 
 def again(first: ActorStateError, attempt: Callable[[], Answer], deadline: float) -> Answer:
     """After a `first` failure: the next success of `attempt` by `deadline`, or its last error."""
+    import tenacity  # noqa: PLC0415 - only a failure needs it, and it is a sixth of the start-up of `actorstate jobs`
+
     if not _may_pass(first):
         raise first
     failed = [first]
+    backoff = tenacity.wait_exponential_jitter(multiplier=FIRST_WAIT_S, max=LONGEST_WAIT_S, jitter=JITTER_S)
 
     def next_attempt() -> Answer:
         if failed:
             raise failed.pop()
         return attempt()
 
-    return Retrying(
-        retry=retry_if_exception(_may_pass),
-        wait=lambda state: max(0.0, min(_wait_s(state), deadline - time.monotonic())),
+    def wait_s(state: tenacity.RetryCallState) -> float:
+        error = state.outcome.exception() if state.outcome else None
+        asked_s = float(error.details.get("retry_after_s") or 0.0) if isinstance(error, Busy) else 0.0
+        return max(0.0, min(max(backoff(state), asked_s), deadline - time.monotonic()))
+
+    return tenacity.Retrying(
+        retry=tenacity.retry_if_exception(_may_pass),
+        wait=wait_s,
         stop=lambda _state: time.monotonic() >= deadline,
         reraise=True,
     )(next_attempt)
@@ -121,9 +127,3 @@ def again(first: ActorStateError, attempt: Callable[[], Answer], deadline: float
 
 def _may_pass(error: BaseException) -> bool:
     return isinstance(error, NoAnswer | Busy)
-
-
-def _wait_s(state: RetryCallState) -> float:
-    error = state.outcome.exception() if state.outcome else None
-    after = error.details.get("retry_after_s", 0.0) if isinstance(error, Busy) else 0.0
-    return max(_waits(state), float(after or 0.0))

@@ -2,8 +2,6 @@
 
 import contextlib
 import os
-import secrets
-import socket
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
@@ -342,8 +340,8 @@ def _noted_in(error: BaseException, run: Run) -> Generator[None]:
 
 
 def _open(transport: Transport, seat: Seat) -> Run:
-    pid, host = os.getpid(), socket.gethostname()[:MAX_NAME] or "localhost"
-    name = _name(seat.worker or f"{host[:80]}-{pid}-{secrets.token_hex(4)}")
+    pid, host = os.getpid(), os.uname().nodename[:MAX_NAME] or "localhost"
+    name = _name(seat.worker or f"{host[:80]}-{pid}-{os.urandom(4).hex()}")
     space, started = process_space(), process_started(pid)
     attach = Attach(seat.job, name, host, pid, space, started, seat.exclusive, seat.take_over)
     answer = transport.call(attach).answer

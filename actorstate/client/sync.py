@@ -13,7 +13,7 @@ import weakref
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
 
 import zmq
 
@@ -21,7 +21,7 @@ from actorstate.client.calls import Call, NoAnswer, Numbers, again, settled
 from actorstate.client.run import Run, Seat, attached, run_to_end
 from actorstate.config import ClientSettings
 from actorstate.core import codec
-from actorstate.core.messages.document import Intent, JobState
+from actorstate.core.messages.document import JobState
 from actorstate.core.messages.payload import pack
 from actorstate.core.messages.replies import Found, Listed, NotModified, Reply, WriterState
 from actorstate.core.messages.requests import (
@@ -46,6 +46,7 @@ RECONNECT_MS = 10
 WAIT_SLICE_S = 20.0
 """A long poll is renewed this often, so that a lost answer delays news by no more."""
 
+Expected = TypeVar("Expected")
 _valid_job_id = re.compile(JOB_ID_PATTERN)
 _clients: "weakref.WeakSet[Transport]" = weakref.WeakSet()
 
@@ -81,12 +82,9 @@ class Link:
         """A new socket on its way to the writer. Raises NoAnswer when the directory names none."""
         try:
             endpoint = read_endpoint(self._directory)
-        except WriterUnavailable as error:
-            raise NoAnswer(error.message, directory=str(self._directory)) from error
-        try:
             channel: zmq.Socket[bytes] = self.context.socket(zmq.DEALER)
-        except zmq.ZMQError as error:
-            raise NoAnswer(f"no socket to {self._directory}: {error}", directory=str(self._directory)) from error
+        except (WriterUnavailable, zmq.ZMQError) as error:
+            raise NoAnswer(f"no way to {self._directory}: {error}", directory=str(self._directory)) from error
         for option, value in (
             (zmq.IMMEDIATE, 1),
             (zmq.LINGER, int(self._settings.linger_s * 1000)),
@@ -269,7 +267,9 @@ class Client:
         until = time.monotonic() + timeout_s
         while (left := until - time.monotonic()) > 0:
             slice_s = min(left, WAIT_SLICE_S)
-            state = self._get(Get(_job_id(job), newer_than=after, wait_s=slice_s), slice_s + self._grace_s())
+            state = self._get(
+                Get(_job_id(job), newer_than=after, wait_s=slice_s), slice_s + self._transport.settings.timeout_s
+            )
             if state is not None:
                 return state
             if self.get(job).finished:
@@ -292,26 +292,24 @@ class Client:
         """All jobs that match, in the order of their ids, fetched page by page."""
         after = ""
         while True:
-            answer = self._transport.call(ListJobs(status, kind, health, after)).answer
-            if not isinstance(answer, Listed):
-                raise BadMessage("the writer did not answer with a list")
-            for packed in answer.documents:
+            page = self._ask(ListJobs(status, kind, health, after), Listed)
+            for packed in page.documents:
                 yield codec.decode_state(packed)
-            if not answer.after:
+            if not page.after:
                 return
-            after = answer.after
+            after = page.after
 
     def pause(self, job: str, *, by: str = "") -> None:
         """Asks the workers to save and stop at their next row; without any, the job is paused at once."""
-        self._control(job, "pause", by)
+        self._change(ControlJob(_job_id(job), "pause", by))
 
     def resume(self, job: str, *, by: str = "") -> None:
         """Lets a paused job go on, or withdraws a pause."""
-        self._control(job, "resume", by)
+        self._change(ControlJob(_job_id(job), "resume", by))
 
     def cancel(self, job: str, *, by: str = "") -> None:
         """Asks the workers to save and end; without any, the job is cancelled at once."""
-        self._control(job, "cancel", by)
+        self._change(ControlJob(_job_id(job), "cancel", by))
 
     def complete(self, job: str) -> None:
         """Ends the job as completed."""
@@ -327,10 +325,7 @@ class Client:
 
     def ask(self, *, timeout_s: float | None = None) -> WriterState:
         """The writer about itself."""
-        answer = self._transport.call(Ask(), timeout_s).answer
-        if not isinstance(answer, WriterState):
-            raise BadMessage("the writer did not answer with its state")
-        return answer
+        return self._ask(Ask(), WriterState, timeout_s)
 
     def attach(
         self,
@@ -376,19 +371,17 @@ class Client:
     def _change(self, body: Body) -> None:
         self._transport.call(body)
 
-    def _control(self, job: str, intent: Intent, by: str) -> None:
-        self._change(ControlJob(_job_id(job), intent, by))
-
-    def _grace_s(self) -> float:
-        return self._transport.settings.timeout_s
+    def _ask(
+        self, body: Body, expected: type[Expected] | tuple[type[Expected], ...], timeout_s: float | None = None
+    ) -> Expected:
+        answer = self._transport.call(body, timeout_s).answer
+        if not isinstance(answer, expected):
+            raise BadMessage(f"the writer answered with {type(answer).__name__}")
+        return answer
 
     def _get(self, body: Get, timeout_s: float | None = None) -> JobState | None:
-        answer = self._transport.call(body, timeout_s).answer
-        if isinstance(answer, NotModified):
-            return None
-        if not isinstance(answer, Found):
-            raise BadMessage("the writer did not answer with a document")
-        return codec.decode_state(answer.document, answer.last_beat_s)
+        answer = self._ask(body, (Found, NotModified), timeout_s)
+        return None if isinstance(answer, NotModified) else codec.decode_state(answer.document, answer.last_beat_s)
 
 
 def connect(directory: str | Path, *, settings: ClientSettings | None = None) -> Client:

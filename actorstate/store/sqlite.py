@@ -27,6 +27,7 @@ import time
 from collections.abc import Generator, Sequence
 from hashlib import blake2b
 from pathlib import Path
+from urllib.parse import quote
 
 from actorstate import telemetry
 from actorstate.errors import CorruptJob, DiskFull, EpochFenced, StoreError, StoreFailed, StoreTooNew
@@ -95,6 +96,7 @@ class SqliteStore:
         """See Store."""
         with _typed_errors(self._path):
             _check_owner(self._path)
+            self._check_head()
             self._writing = _connect(self._path)
             self._prepare()
             self._writing.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
@@ -102,7 +104,6 @@ class SqliteStore:
             self._reading = _connect(self._path)
             self._reading.execute("PRAGMA query_only = ON")
             self._commits, self._chain = self._writing.execute("SELECT commits, chain FROM writer").fetchone()
-            self._check_head()
 
     def epoch(self) -> int:
         """See Store."""
@@ -195,17 +196,19 @@ class SqliteStore:
             connection.close()
 
     def _check_head(self) -> None:
+        """Looks before anything is moved: a damaged log is left as it is, for whoever can still read it."""
         if self._head is None or not self._head.exists():
             return
+        found, kept = _committed(self._path)
         try:
             head = json.loads(self._head.read_bytes())
             commits, chain = int(head["commits"]), bytes.fromhex(head["chain"])
         except (ValueError, KeyError, TypeError) as error:
             hint = f"keep a copy of the directory; if nothing else is wrong: rm {self._head}"
             raise StoreFailed(f"{self._head} is damaged ({error!r})", hint=hint) from error
-        if commits > self._commits or (commits == self._commits and chain != self._chain):
+        if commits > found or (commits == found and chain != kept):
             raise StoreFailed(
-                f"{self._path} is at commit {self._commits}, but {commits} were acknowledged: "
+                f"{self._path} is at commit {found}, but {commits} were acknowledged: "
                 "its log is damaged, or the file was replaced; nothing was changed",
                 hint=f"keep a copy of the directory; to go on without what is missing: rm {self._head}",
             )
@@ -283,6 +286,17 @@ def _check_owner(path: Path) -> None:
         return  # a first start that was killed: what is ours lies in the log still
     if application not in {APPLICATION_ID, 0} or (application == 0 and version + int.from_bytes(header[40:44])):
         raise _foreign(path)
+
+
+def _committed(path: Path) -> tuple[int, bytes]:
+    """How far the database has come, log included; read without the right to write, which would move the log."""
+    if not path.exists():
+        return 0, b""
+    with contextlib.closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)) as connection:
+        if not connection.execute("SELECT count(*) FROM sqlite_master WHERE name = 'writer'").fetchone()[0]:
+            return 0, b""
+        commits, chain = connection.execute("SELECT commits, chain FROM writer").fetchone()
+        return commits, chain
 
 
 def _foreign(path: Path) -> StoreError:

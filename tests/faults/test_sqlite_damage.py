@@ -546,7 +546,7 @@ def test_a_full_database_is_half_written_or_stays_closed(kept: Kept) -> None:
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 6 MB; where it may not be mounted the test is skipped, but never in CI."""
-    command = ["mount", "-t", "tmpfs", "-o", "size=6m,mode=700", "tmpfs", tmp_path]
+    command = ["mount", "-t", "tmpfs", "-o", "size=6m,mode=700", "tmpfs", str(tmp_path)]
     mounted = subprocess.run(command, capture_output=True, text=True)
     if mounted.returncode != 0:
         message = f"a tmpfs cannot be mounted here: {mounted.stderr.strip()}"
@@ -554,7 +554,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
             pytest.fail(message)
         pytest.skip(message)
     yield tmp_path
-    subprocess.run(["umount", "-l", tmp_path], check=True)
+    subprocess.run(["umount", "-l", str(tmp_path)], check=True)
 
 
 def fill_up(folder: Path) -> Path:
@@ -570,7 +570,10 @@ def test_a_full_disk_tears_a_commit_or_needs_a_restart(small_disk: Path) -> None
         revision = 0
         for round_ in range(50):
             ballast = fill_up(small_disk)
-            revision = committed_until_full(store, revision, bytes([round_]) * 20_000)
+            # More than one: the log may have room left without growing.
+            threes = (range(first, first + 3) for first in range(revision + 1, revision + 3_000, 3))
+            large = (commit_of("a", *three, keyframe=bytes([round_]) * 20_000) for three in threes)
+            revision = committed_until_full(store, large)
             store.rest()
             ballast.unlink()
             revision += 3
@@ -580,39 +583,32 @@ def test_a_full_disk_tears_a_commit_or_needs_a_restart(small_disk: Path) -> None
         assert len(store.changes("a", 0, -1)) == revision
 
 
-def committed_until_full(store: SqliteStore, revision: int, keyframe: bytes) -> int:
-    """The revision before the one that was refused: the log may have room for some commits without growing."""
-    with pytest.raises(DiskFull):
-        for last in range(revision + 3, revision + 3_000, 3):
-            before = store.load("a")
-            store.commit(1, [commit_of("a", *range(last - 2, last + 1), keyframe=keyframe)])
-            revision = last
-    assert store.load("a") == before
-    return revision
+def committed_until_full(store: Store, parts: Iterator[JobCommit]) -> int:
+    """Commits until one is refused, which changes nothing; the last revision that was acknowledged."""
+    acknowledged = 0
+    for part in parts:
+        before = store.load(part.job)
+        try:
+            store.commit(1, [part])
+        except DiskFull:
+            assert store.load(part.job) == before
+            return acknowledged or part.changes[0].revision - 1
+        acknowledged = part.revision
+    pytest.fail("the disk never became full")
 
 
 def wide(revision: int) -> JobCommit:
     return JobCommit("a", revision, (StoredChange(revision, b"y" * 20_000),), index=RUNNING)
 
 
-def committed_until_full(store: Store) -> int:
-    """The revision that the last acknowledged commit reached."""
-    for revision in range(1, 2_000):
-        try:
-            store.commit(1, [wide(revision)])
-        except DiskFull:
-            return revision - 1
-    pytest.fail("the disk never became full")
-
-
 def test_a_disk_that_is_full_for_the_checkpoint_loses_the_commit(small_disk: Path) -> None:
     """The log is moved into the database now and then; where that has no room, the log simply stays and grows."""
     database = small_disk / "jobs.sqlite"
     with opened(SqliteStore(database)) as store:
-        acknowledged = committed_until_full(store)
+        acknowledged = committed_until_full(store, map(wide, range(1, 2_000)))
         assert database.stat().st_size > CHECKPOINT_WAL_BYTES, "no checkpoint was made before the one that failed"
         assert len(store.changes("a", 0, 5_000)) == acknowledged
-        subprocess.run(["mount", "-o", "remount,size=40m", small_disk], check=True)
+        subprocess.run(["mount", "-o", "remount,size=40m", str(small_disk)], check=True)
         for _ in range(CHECKPOINT_WAL_BYTES // 10_000):
             acknowledged += 1
             store.commit(1, [wide(acknowledged)])
@@ -633,7 +629,6 @@ COMMITTING = """
 import sys
 from pathlib import Path
 from actorstate.errors import ActorStateError
-from actorstate.store.contract import JobCommit, Store, StoredChange
 from actorstate.store.sqlite import SqliteStore
 from tests.support.stores import commit_of
 store = SqliteStore(Path(sys.argv[1]) / "jobs.sqlite")
@@ -653,10 +648,10 @@ NEEDS_STRACE = pytest.mark.skipif(not shutil.which("strace") and os.environ.get(
 def committing(folder: Path, *injected: str) -> list[str]:
     """Eight commits in a process of its own, some of whose system calls fail; what it said."""
     trace = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=fdatasync,fsync", *injected] if injected else []
-    command = [*trace, sys.executable, "-c", COMMITTING, folder]
+    command = [*trace, sys.executable, "-c", COMMITTING, str(folder)]
     process = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert process.stderr == ""
-    return process.stdout.split("\n")[:-1]
+    return process.stdout.splitlines()
 
 
 def acknowledged_in(said: list[str]) -> int:

@@ -192,10 +192,6 @@ def test_an_intent_repeated_changes_the_job(client: Client, job: str) -> None:
         assert client.get(job).revision == revision
 
 
-REPEATED = "defect: a worker that missed the resume between two pauses never acknowledges the second (run.py, heed)"
-
-
-@pytest.mark.xfail(strict=True, reason=REPEATED)
 def test_a_second_pause_right_after_a_resume_is_never_acknowledged(client: Client, served: WriterProcess) -> None:
     slow = connect(served.directory, settings=ClientSettings(heartbeat_s=0.5))
     slow.create("twice")
@@ -307,10 +303,6 @@ def attaches(directory: str, job: str) -> None:
         hear()
 
 
-STORM = "defect: until the last worker has heeded a resume, the others acknowledge it at every row (run.py, heed)"
-
-
-@pytest.mark.xfail(strict=True, reason=STORM)
 def test_each_row_waits_for_the_disk_while_another_worker_has_not_heeded_the_resume(client: Client, job: str) -> None:
     client.create(job)
     with client.attach(job, worker="busy"), client.attach(job, worker="w") as run:
@@ -456,7 +448,7 @@ def test_a_watcher_whose_poll_the_writer_took_with_it_waits_for_ever(writers: Wr
 
 # --- health -------------------------------------------------------------------------------------------------
 
-HEALTH = WriterSettings(late_after_s=1.0, dead_after_s=3.0, stalled_after_s=2.0)
+HEALTH = WriterSettings(late_after_s=1.0, dead_after_s=3.0, stalled_after_s=3.0)
 
 
 def judges(directory: str) -> None:
@@ -548,10 +540,6 @@ def test_a_paused_worker_is_judged_late_stalled_or_dead(judged: Client, job: str
         processed(judged, job, 9)
 
 
-RESUMED = "defect: the time in the pause counts as time without progress (writer/liveness.py, findings)"
-
-
-@pytest.mark.xfail(strict=True, reason=RESUMED)
 def test_a_worker_is_stalled_as_soon_as_a_long_pause_is_over(judged: Client, job: str) -> None:
     judged.create(job)
     with judged.attach(job) as run:
@@ -562,7 +550,7 @@ def test_a_worker_is_stalled_as_soon_as_a_long_pause_is_over(judged: Client, job
         unchanged(judged, job, HEALTH.stalled_after_s + 0.5)
         judged.resume(job)
         beside.result()
-        after = unchanged(judged, job, HEALTH.stalled_after_s / 2 + 0.5)
+        after = unchanged(judged, job, HEALTH.stalled_after_s / 2)
         assert after.health == "healthy"
 
 

@@ -167,7 +167,6 @@ def tracks_in_a_forked_child(directory: str, job: str) -> None:
         tell(joined(forked(lambda: refused(lambda: next(run.track(range(3)))))))
 
 
-@pytest.mark.xfail(strict=True, reason="defect: claim() does not look whose run it is: a row is yielded first (client/run.py)")
 def test_a_forked_child_is_given_a_row_of_its_parents_track(served: WriterProcess, job: str) -> None:
     with Child(tracks_in_a_forked_child, served.directory, job) as parent:
         parent.expect(0)
@@ -230,7 +229,6 @@ def forks_while_the_sender_is_busy(directory: str, job: str) -> None:
     tell(code)
 
 
-@pytest.mark.xfail(strict=True, reason="defect: flush() takes the lock before it looks whose run it is (client/sender.py)")
 def test_a_forked_child_waits_for_ever_for_a_thread_it_does_not_have(served: WriterProcess, job: str) -> None:
     with Child(forks_while_the_sender_is_busy, served.directory, job) as parent:
         parent.expect(0)

@@ -115,7 +115,6 @@ def told(title: str, steps: list[Step]) -> tuple[int, int]:
     return len(steps), len(files)
 
 
-@pytest.mark.xfail(reason="26 functions in 9 files: client/calls.settled goes through Call.give_up")
 def test_a_progress_message_goes_through_few_functions_and_files(way: list[Step]) -> None:
     message = [step for step in way if step[0] not in BEFORE_THE_MESSAGE]
     functions, files = told("from its number to its answer", message)

@@ -197,9 +197,6 @@ def test_frames_to_the_change_feed_hurt_nobody(writers: Writers) -> None:
     assert writer.running
 
 
-@pytest.mark.xfail(
-    reason="the change feed's socket has no MAXMSGSIZE (writer/server.py bind): a frame may be of any size"
-)
 @pytest.mark.slow
 def test_a_huge_frame_to_the_change_feed_does_not_fill_the_memory(writers: Writers) -> None:
     writer = writers().start()
@@ -237,9 +234,6 @@ def test_half_handshakes_and_other_protocols_hurt_nobody(writers: Writers) -> No
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(
-    reason="replies are bounded by number only (SEND_HWM, max_drain): 1,000 frames, each of up to 512 documents"
-)
 def test_a_reader_that_never_reads_does_not_fill_the_memory(writers: Writers) -> None:
     assert growth_by_an_unread_reader(writers().start(), each_kib=800, pause_every=100) < MAX_GROWTH_BYTES
 
@@ -267,7 +261,6 @@ def growth_by_an_unread_reader(writer: WriterProcess, each_kib: int, pause_every
     return grown
 
 
-@pytest.mark.xfail(reason="core/receipts.py Unchanged raises one kept exception again and again: its traceback grows")
 def test_a_refused_request_that_is_repeated_for_ever_does_not_fill_the_memory(writers: Writers) -> None:
     writer = writers().start()
     with Wire(writer.endpoint) as wire:

@@ -97,7 +97,7 @@ def test_idle_jobs_leave_memory_and_come_back_as_they_were(tmp_path: Path) -> No
             wire.send(*requests)
             told = [applied_in(wire.wait(request.id).answer) for request in requests]
             assert gone.wait(PATIENCE_S)
-        assert asked(wire).resident <= 2
+        assert asked(wire).resident == 1  # the one with a worker stays
         assert [wire.document(name).progress.total for name in names] == [7] * len(names)
         assert [applied_in(wire.ask(request)) for request in requests] == told
         assert {wire.document(name).revision for name in names} == {1}
@@ -142,8 +142,7 @@ def test_a_writer_that_is_told_to_stop_commits_and_answers_all_that_it_accepted(
             gate.wait_reached()
             wire.send(*producer.changes(reports * 300))
             assert asked(wire).waiting == 600
-            assert writer.server is not None
-            writer.server.stop()
+            writer.stop()
             late = producer.change(reports[0])
             assert code_in(wire.ask(late)) == "busy"
         told = [applied_in(wire.wait(number).answer) for number in range(1, late.id)]

@@ -1,6 +1,7 @@
 """The actor against a plain model of a job, through crashes, failed commits, resends and requests out of order."""
 
 from collections import Counter
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -222,6 +223,8 @@ class ActorMachine(RuleBasedStateMachine):
         for request in self.batch:
             self.open[request.producer].discard(request.id)
         self.lose_what_was_staged()
+        # tests/unit/test_receipts.py has this as an expected failure: remove the line together with the mark there.
+        self.forget_what_was_in_memory()
 
     @rule()
     def crash(self) -> None:
@@ -342,9 +345,8 @@ class ActorMachine(RuleBasedStateMachine):
 
 
 def run(examples: int) -> None:
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
-        ActorMachine, settings=settings(max_examples=examples, stateful_step_count=30, deadline=None)
-    )
+    search: Callable[..., None] = run_state_machine_as_test
+    search(ActorMachine, settings=settings(max_examples=examples, stateful_step_count=30, deadline=None))
 
 
 def test_an_actor_does_what_no_job_would_do() -> None:

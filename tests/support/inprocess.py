@@ -57,8 +57,7 @@ class WriterThread:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, _value: object, _trace: TracebackType | None) -> None:
-        if self.server is not None and self._thread.is_alive():
-            self.server.stop()
+        self.stop()
         self._thread.join(PATIENCE_S)
         assert not self._thread.is_alive(), "the writer's loop did not end"
         if kind is None:
@@ -73,6 +72,13 @@ class WriterThread:
     def thread_id(self) -> int | None:
         """The thread of its loop."""
         return self._thread.ident
+
+    def stop(self) -> None:
+        """What SIGTERM does; fine more than once, and on one that has ended."""
+        server, self.server = self.server, None
+        if server is not None and self._thread.is_alive():
+            with contextlib.suppress(OSError):  # it ended by itself just now
+                server.stop()
 
     def wait_error(self) -> BaseException:
         """What ended the loop."""
