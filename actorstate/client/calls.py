@@ -6,6 +6,7 @@ enters tenacity (16 to 26 us a call, a third of a round trip).
 """
 
 import os
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -14,10 +15,12 @@ from typing import TypeVar
 
 from actorstate.core import codec
 from actorstate.core.messages.replies import Refused, Reply
-from actorstate.core.messages.requests import Body, Request
-from actorstate.errors import ActorStateError, Busy, OutcomeUnknown, WriterUnavailable, from_wire
+from actorstate.core.messages.requests import JOB_ID_PATTERN, Body, Request
+from actorstate.errors import ActorStateError, BadJobId, Busy, OutcomeUnknown, WriterUnavailable, from_wire
 
 Answer = TypeVar("Answer")
+
+_valid_job_id = re.compile(JOB_ID_PATTERN)
 
 FIRST_WAIT_S, LONGEST_WAIT_S, JITTER_S = 0.05, 0.8, 0.05
 """Waits of 50, 100, 200, 400, 800 ms and up to 50 ms more, so that clients do not come back all at once."""
@@ -127,3 +130,10 @@ def again(first: ActorStateError, attempt: Callable[[], Answer], deadline: float
 
 def _may_pass(error: BaseException) -> bool:
     return isinstance(error, NoAnswer | Busy)
+
+
+def checked_job_id(job: str) -> str:
+    """The id as it is; raises BadJobId for anything that is none."""
+    if not _valid_job_id.match(job):
+        raise BadJobId(f"{job!r:.140} is no job id")
+    return job

@@ -7,7 +7,6 @@ every call, because uWSGI runs no at-fork hooks, and the hook is there as well, 
 
 import contextlib
 import os
-import re
 import time
 import weakref
 from collections.abc import Iterator
@@ -17,15 +16,14 @@ from typing import Self, TypeVar
 
 import zmq
 
-from actorstate.client.calls import Call, NoAnswer, Numbers, again, settled
+from actorstate.client.calls import Call, NoAnswer, Numbers, again, checked_job_id, settled
 from actorstate.client.run import Run, Seat, attached, run_to_end
 from actorstate.config import ClientSettings
 from actorstate.core import codec
 from actorstate.core.messages.document import JobState
 from actorstate.core.messages.payload import pack
-from actorstate.core.messages.replies import Found, Listed, NotModified, Reply, WriterState
+from actorstate.core.messages.replies import Found, Listed, Reply, WriterState
 from actorstate.core.messages.requests import (
-    JOB_ID_PATTERN,
     Ask,
     Body,
     ChangeRequest,
@@ -38,7 +36,7 @@ from actorstate.core.messages.requests import (
     Request,
 )
 from actorstate.endpoint import boot_id, read_endpoint
-from actorstate.errors import ActorStateError, BadJobId, BadMessage, BadRequest, JobNotFound, WriterUnavailable
+from actorstate.errors import ActorStateError, BadMessage, BadRequest, JobNotFound, WriterUnavailable
 
 HANDSHAKE_MS = 1_000
 """A connection into a dead writer's backlog is given up after this long; libzmq's default is 30 s."""
@@ -47,7 +45,6 @@ WAIT_SLICE_S = 20.0
 """A long poll is renewed this often, so that a lost answer delays news by no more."""
 
 Expected = TypeVar("Expected")
-_valid_job_id = re.compile(JOB_ID_PATTERN)
 _clients: "weakref.WeakSet[Transport]" = weakref.WeakSet()
 
 
@@ -248,28 +245,27 @@ class Client:
     ) -> JobState:
         """Creates the job, or returns the one of this id and kind. Raises Conflict for another kind."""
         packed = {key: pack(value) for key, value in (meta or {}).items()}
-        self._change(CreateJob(_job_id(job), kind, total, unit, labels or {}, packed))
+        self._change(CreateJob(checked_job_id(job), kind, total, unit, labels or {}, packed))
         return self.get(job)
 
     def get(self, job: str, *, timeout_s: float | None = None) -> JobState:
         """The committed state. Raises JobNotFound."""
-        state = self._get(Get(_job_id(job)), timeout_s)
+        state = self._get(Get(checked_job_id(job)), timeout_s)
         if state is None:
             raise JobNotFound(f"there is no job {job!r}", job=job)
         return state
 
     def get_if_newer(self, job: str, revision: int) -> JobState | None:
         """The state if its revision is above `revision`, else None."""
-        return self._get(Get(_job_id(job), newer_than=revision))
+        return self._get(Get(checked_job_id(job), newer_than=revision))
 
     def wait(self, job: str, *, after: int, timeout_s: float = 30.0) -> JobState:
         """The state once its revision is above `after`; the state as it is when `timeout_s` is over."""
         until = time.monotonic() + timeout_s
         while (left := until - time.monotonic()) > 0:
             slice_s = min(left, WAIT_SLICE_S)
-            state = self._get(
-                Get(_job_id(job), newer_than=after, wait_s=slice_s), slice_s + self._transport.settings.timeout_s
-            )
+            held = Get(checked_job_id(job), newer_than=after, wait_s=slice_s)
+            state = self._get(held, slice_s + self._transport.settings.timeout_s)
             if state is not None:
                 return state
             if self.get(job).finished:
@@ -301,27 +297,27 @@ class Client:
 
     def pause(self, job: str, *, by: str = "") -> None:
         """Asks the workers to save and stop at their next row; without any, the job is paused at once."""
-        self._change(ControlJob(_job_id(job), "pause", by))
+        self._change(ControlJob(checked_job_id(job), "pause", by))
 
     def resume(self, job: str, *, by: str = "") -> None:
         """Lets a paused job go on, or withdraws a pause."""
-        self._change(ControlJob(_job_id(job), "resume", by))
+        self._change(ControlJob(checked_job_id(job), "resume", by))
 
     def cancel(self, job: str, *, by: str = "") -> None:
         """Asks the workers to save and end; without any, the job is cancelled at once."""
-        self._change(ControlJob(_job_id(job), "cancel", by))
+        self._change(ControlJob(checked_job_id(job), "cancel", by))
 
     def complete(self, job: str) -> None:
         """Ends the job as completed."""
-        self._change(FinishJob(_job_id(job), "completed"))
+        self._change(FinishJob(checked_job_id(job), "completed"))
 
     def fail(self, job: str, reason: str) -> None:
         """Ends the job as failed."""
-        self._change(FinishJob(_job_id(job), "failed", reason[:2000]))
+        self._change(FinishJob(checked_job_id(job), "failed", reason[:2000]))
 
     def delete(self, job: str) -> None:
         """Removes a job that no living worker is attached to. Raises JobNotFound, IllegalTransition."""
-        self._change(DeleteJob(_job_id(job)))
+        self._change(DeleteJob(checked_job_id(job)))
 
     def ask(self, *, timeout_s: float | None = None) -> WriterState:
         """The writer about itself."""
@@ -341,7 +337,7 @@ class Client:
         Raises JobNotFound, JobFinished, AlreadyAttached. `report_every_s` sends at most one progress
         message in so many seconds; checkpoints and the end never wait for it.
         """
-        seat = Seat(_job_id(job), worker, exclusive, take_over, report_every_s)
+        seat = Seat(checked_job_id(job), worker, exclusive, take_over, report_every_s)
         return attached(self._transport, seat)
 
     def run(
@@ -361,7 +357,7 @@ class Client:
         leave it to be resumed.
         """
         packed = {key: pack(value) for key, value in (meta or {}).items()}
-        create = CreateJob(_job_id(job), kind, total, unit, {}, packed)
+        create = CreateJob(checked_job_id(job), kind, total, unit, {}, packed)
         return run_to_end(self._transport, create, Seat(create.job, None, True, take_over, report_every_s))
 
     def close(self) -> None:
@@ -371,17 +367,17 @@ class Client:
     def _change(self, body: Body) -> None:
         self._transport.call(body)
 
-    def _ask(
-        self, body: Body, expected: type[Expected] | tuple[type[Expected], ...], timeout_s: float | None = None
-    ) -> Expected:
+    def _ask(self, body: Body, expected: type[Expected], timeout_s: float | None = None) -> Expected:
         answer = self._transport.call(body, timeout_s).answer
         if not isinstance(answer, expected):
             raise BadMessage(f"the writer answered with {type(answer).__name__}")
         return answer
 
     def _get(self, body: Get, timeout_s: float | None = None) -> JobState | None:
-        answer = self._ask(body, (Found, NotModified), timeout_s)
-        return None if isinstance(answer, NotModified) else codec.decode_state(answer.document, answer.last_beat_s)
+        answer = self._transport.call(body, timeout_s).answer
+        if isinstance(answer, Found):
+            return codec.decode_state(answer.document, answer.last_beat_s)
+        return None
 
 
 def connect(directory: str | Path, *, settings: ClientSettings | None = None) -> Client:
@@ -389,12 +385,6 @@ def connect(directory: str | Path, *, settings: ClientSettings | None = None) ->
     if "://" in str(directory):
         raise BadRequest(f"{directory} is not a directory", hint="give the directory that `actorstate serve` was given")
     return Client(Path(directory).absolute(), settings or ClientSettings())
-
-
-def _job_id(job: str) -> str:
-    if not _valid_job_id.match(job):
-        raise BadJobId(f"{job!r:.140} is no job id")
-    return job
 
 
 def _forget_all() -> None:

@@ -372,19 +372,16 @@ def starting_with(outcomes: Counter[str], what: str) -> dict[str, int]:
     return {name: times for name, times in outcomes.items() if name.startswith(what)}
 
 
-@pytest.mark.xfail(reason="sqlite.py: a key damaged in `changes` ends the scan early, one in `jobs` hides the job")
 @pytest.mark.slow
 def test_one_flipped_bit_makes_a_job_silently_wrong(rot: Counter[str]) -> None:
     assert starting_with(rot, "silent") == {}
 
 
-@pytest.mark.xfail(reason="sqlite.py: TypeError (row of another type, no row in `writer`), UnicodeDecodeError (schema)")
 @pytest.mark.slow
 def test_one_flipped_bit_ends_the_writer_with_an_untyped_error(rot: Counter[str]) -> None:
     assert starting_with(rot, "untyped") == {}
 
 
-@pytest.mark.xfail(reason="as in the two tests above")
 @pytest.mark.nightly
 def test_one_flipped_bit_in_any_byte_goes_unseen(tmp_path: Path) -> None:
     kept = Kept(tmp_path)
@@ -658,14 +655,11 @@ def acknowledged_in(said: list[str]) -> int:
     return sum(line.startswith("acknowledged") for line in said)
 
 
-UNCHECKED = pytest.mark.xfail(reason="sqlite.py _connect does not look whether journal_mode = WAL had an effect")
-UNSEEN = pytest.mark.xfail(reason="SQLite ignores a failed sync of the folder; files.sync_folder in open would not")
 SYNCS = [
-    pytest.param("jobs.sqlite-journal", "1", marks=UNCHECKED, id="switching to the log: journal"),
-    pytest.param("jobs.sqlite-journal", "2", marks=UNCHECKED, id="switching to the log: journal again"),
-    pytest.param("jobs.sqlite", "1", marks=UNCHECKED, id="switching to the log: database"),
-    pytest.param("", "1", marks=UNSEEN, id="a new journal: folder"),
-    pytest.param("", "2", marks=UNSEEN, id="a new log: folder"),
+    pytest.param("jobs.sqlite-journal", "1", id="switching to the log: journal"),
+    pytest.param("jobs.sqlite-journal", "2", id="switching to the log: journal again"),
+    pytest.param("jobs.sqlite", "1", id="switching to the log: database"),
+    pytest.param("", "1", id="new names: folder"),
     pytest.param("jobs.sqlite-wal", "1", id="schema: log"),
     pytest.param("jobs.sqlite-wal", "3", id="first checkpoint: log"),
     pytest.param("jobs.sqlite", "2", id="first checkpoint: database"),

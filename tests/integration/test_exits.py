@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from multiprocessing.process import BaseProcess
 
 import pytest
@@ -333,9 +334,12 @@ def test_a_terminated_multiprocessing_worker_loses_what_it_said(
 # --- with the writer away -----------------------------------------------------------------------------------
 
 
+BRISK = replace(HASTY, exit_flush_s=1.0, timeout_s=0.3)
+
+
 def leaves_somehow(directory: str, job: str, how: str) -> None:
     """Says rows, and when it hears a line, ends with most of them unsaid or not."""
-    block = block_of(directory, job, "attach", HASTY)
+    block = block_of(directory, job, "attach", BRISK)
     if how == "open":
         _kept.append(block)
         say_rows(block.__enter__())
@@ -362,7 +366,12 @@ def seconds_to_leave(child: Child, how: str) -> float:
     return time.monotonic() - started
 
 
-@pytest.mark.parametrize("how", WAYS)
+TWICE = pytest.mark.xfail(
+    strict=True, reason="defect: when the flush got no answer, the Detach waits exit_flush_s again (client/run.py, _leave)"
+)
+
+
+@pytest.mark.parametrize("how", [pytest.param(how, marks=[TWICE] * (how != "open")) for how in WAYS])
 def test_a_process_cannot_end_while_the_writer_is_away(writers: Writers, how: str) -> None:
     writer = writers().start()
     with Child(leaves_somehow, writer.directory, "job", how) as there:
@@ -371,7 +380,7 @@ def test_a_process_cannot_end_while_the_writer_is_away(writers: Writers, how: st
     with Child(leaves_somehow, writer.directory, "job", how) as child:
         child.expect("said")
         writer.kill()
-        with ends_within(usual_s + HASTY.exit_flush_s + HASTY.timeout_s):
+        with ends_within(usual_s + BRISK.exit_flush_s + BRISK.timeout_s):
             seconds_to_leave(child, how)
         assert child.wait() == WAYS[how], child.errors()
         told = child.errors()

@@ -427,8 +427,7 @@ def test_leaving_with_data_that_is_too_large_leaves_the_worker_attached(client: 
 
 def test_steps_with_large_data_stop_the_reports_for_ever(client: Client, served: WriterProcess, job: str) -> None:
     client.create(job)
-    hasty = connect(served.directory, settings=HASTY)
-    with pytest.raises(TooLarge), hasty.attach(job) as run:
+    with connect(served.directory, settings=HASTY) as hasty, pytest.raises(TooLarge), hasty.attach(job) as run:
         run.progress(succeeded=1)
         run.flush()
         with frozen(served):

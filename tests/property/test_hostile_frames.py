@@ -7,7 +7,7 @@ import string
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgpack
 import pytest
@@ -364,7 +364,8 @@ def asking(job: object) -> Iterator[bytes]:
     for body in BODIES:
         if hasattr(body, "job"):
             own = {name: known[name] for name in type(body).__struct_fields__ if name in known}
-            yield msgpack.packb({"id": 1, "body": {"type": type(body).__name__, "job": job} | own})
+            body_fields = {"type": type(body).__name__, "job": job} | own
+            yield cast("bytes", msgpack.packb({"id": 1, "body": body_fields}))
 
 
 def test_an_id_that_is_a_path_passes_the_decoder() -> None:

@@ -34,8 +34,8 @@ BESIDE = WriterSettings(beside_above_s=0.0)
 class WriterThread:
     """The server of `directory` in a thread of its own, over real sockets and a real store.
 
-    `store` makes the store. The block waits for readiness, and at its end for the thread; an error
-    that ended the loop is in `error`, and raised at the block's end unless the test has taken it.
+    `store` makes the store. The block waits for readiness, and at its end for the thread; an error that
+    ended the loop is raised there.
     """
 
     def __init__(
@@ -80,13 +80,6 @@ class WriterThread:
             with contextlib.suppress(OSError):  # it ended by itself just now
                 server.stop()
 
-    def wait_error(self) -> BaseException:
-        """What ended the loop."""
-        self._thread.join(PATIENCE_S)
-        error, self._error = self._error, None
-        assert error is not None, "the writer's loop goes on"
-        return error
-
     def _raise(self) -> None:
         error, self._error = self._error, None
         if error is not None:
@@ -95,7 +88,7 @@ class WriterThread:
     def _work(self) -> None:
         try:
             self._serve()
-        except BaseException as error:  # noqa: BLE001 - wait_error() and __exit__ hand it to the test
+        except BaseException as error:  # noqa: BLE001 - __enter__ and __exit__ hand it to the test
             self._error = error
         finally:
             self._ready.set()

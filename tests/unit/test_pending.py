@@ -1,0 +1,227 @@
+"""What a worker has said is merged: nothing is lost, nothing doubled, and no report is over its limits."""
+
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from actorstate.client.pending import MAX_ERRORS, MAX_NAMES, MAX_REPORT_BYTES, MAX_STEPS, Book, Pending, counts_alone
+from actorstate.config import WriterSettings
+from actorstate.core import codec
+from actorstate.core.messages.requests import Counts, ErrorReport, Report, Request, StepReport, TrackPoint
+
+Say = Callable[[Pending], None]
+
+
+def counting(counts: Counts) -> Say:
+    return lambda pending: pending.add_counts(counts)
+
+
+def failing(number: int) -> Say:
+    def put(pending: Pending) -> None:
+        pending.add_counts(Counts(failed=1, by_category={f"category-{number}": 1}))
+        pending.add_errors([ErrorReport(str(number), "does not parse")])
+
+    return put
+
+
+def naming(what: str, name: str, value: bytes) -> Say:
+    return lambda pending: getattr(pending, what).__setitem__(name, value)
+
+
+def stepping(name: str, data: bytes = b"") -> Say:
+    return lambda pending: pending.steps.append(StepReport(name, "done", data))
+
+
+def tracking(name: str, counted: int) -> Say:
+    return lambda pending: pending.tracks.__setitem__(name, TrackPoint(counted, 0))
+
+
+def throttling(seconds: float) -> Say:
+    def put(pending: Pending) -> None:
+        pending.throttled_s += seconds
+        pending.throttles += 1
+
+    return put
+
+
+def said(book: Book, *pieces: Say) -> Book:
+    """The book with these pieces in it, merged."""
+    book.pieces.extend(pieces)
+    return book.merged()
+
+
+def taken(book: Book) -> list[Report]:
+    """All reports that it takes until nothing is left."""
+    reports: list[Report] = []
+    while book.pending.anything:
+        reports.append(book.pending.take("job", "w", 1))
+        assert len(reports) < 1_000, "it never comes to an end"
+    return reports
+
+
+def in_order(reports: list[Report]) -> dict[str, object]:
+    """What a writer makes of them: sums, newest values, everything in order."""
+    counts = [report.counts for report in reports if report.counts is not None]
+    categories: dict[str, int] = {}
+    for each in counts:
+        for category, number in each.by_category.items():
+            categories[category] = categories.get(category, 0) + number
+    merged: dict[str, object] = {
+        name: sum(getattr(each, name) for each in counts)
+        for name in ("succeeded", "failed", "skipped", "duplicates", "bytes")
+    }
+    for what in ("tracks", "checkpoints", "meta"):
+        values: dict[str, object] = {}
+        for report in reports:
+            values |= getattr(report, what)
+        merged[what] = values
+    merged["by_category"] = sum(categories.values())
+    merged["steps"] = [step.name for report in reports for step in report.steps]
+    merged["throttled_s"] = sum(report.throttled_s for report in reports)
+    merged["throttles"] = sum(report.throttles for report in reports)
+    merged["error_count"] = sum(report.error_count for report in reports)
+    merged["errors"] = [error.key for report in reports for error in report.errors][-MAX_ERRORS:]
+    return merged
+
+
+small = st.integers(0, 5)
+pieces = st.one_of(
+    st.builds(Counts, small, small, small, small, small, st.dictionaries(st.sampled_from("abc"), small)).map(counting),
+    st.integers(0, 200).map(failing),
+    st.builds(naming, st.sampled_from(["checkpoints", "meta"]), st.sampled_from("abcdef"), st.binary(max_size=9)),
+    st.text("xyz", min_size=1, max_size=3).map(stepping),
+    st.builds(tracking, st.sampled_from("abc"), st.integers(0, 99)),
+    st.sampled_from([0.25, 0.5]).map(throttling),
+)
+
+
+@given(st.lists(st.lists(pieces, max_size=30), max_size=8))
+def test_what_is_said_between_reports_is_lost_or_doubled(rounds: list[list[Say]]) -> None:
+    """Reports taken at any moment say the same, all together, as one report of everything."""
+    now_and_then, at_once = Book(), Book()
+    reports: list[Report] = []
+    for put in rounds:
+        now_and_then = said(now_and_then, *put)
+        at_once = said(at_once, *put)
+        if now_and_then.pending.anything:
+            reports.append(now_and_then.pending.take("job", "w", 1))
+    reports += taken(now_and_then)
+    assert in_order(reports) == in_order(taken(at_once))
+
+
+@given(st.lists(pieces, max_size=30))
+def test_merging_early_changes_what_is_said(puts: list[Say]) -> None:
+    piecemeal = Book()
+    for put in puts:
+        piecemeal = said(piecemeal, put)
+    assert taken(piecemeal) == taken(said(Book(), *puts))
+
+
+def test_a_signal_while_merging_changes_the_book() -> None:
+    """A piece raises: the book is as it was, and merging it again says everything once."""
+    interrupted = [True]
+
+    def interrupt(pending: Pending) -> None:
+        pending.add_counts(Counts(succeeded=1))
+        if interrupted.pop() if interrupted else False:
+            raise KeyboardInterrupt
+
+    book = Book()
+    book.pieces += [counting(Counts(succeeded=1)), naming("meta", "a", b"1"), failing(1), interrupt, stepping("s")]
+    with pytest.raises(KeyboardInterrupt):
+        book.merged()
+    [report] = taken(book.merged())
+    assert report.counts == Counts(succeeded=2, failed=1, by_category={"category-1": 1})
+    assert (len(report.errors), report.error_count, report.meta, len(report.steps)) == (1, 1, {"a": b"1"}, 1)
+
+
+def test_an_empty_report_has_something_to_say() -> None:
+    assert taken(Book()) == []
+    book = said(Book(), counting(Counts()))
+    assert len(taken(book)) == 1
+    assert taken(book) == []
+
+
+@pytest.mark.parametrize("what", ["checkpoints", "meta"])
+def test_names_beyond_a_report_are_lost(what: str) -> None:
+    names = [f"name-{number}" for number in range(3 * MAX_NAMES + 1)]
+    reports = taken(said(Book(), *(naming(what, name, b"x") for name in names)))
+    assert [name for report in reports for name in getattr(report, what)] == names
+    assert max(len(getattr(report, what)) for report in reports) == MAX_NAMES
+
+
+def test_steps_beyond_a_report_are_lost_or_out_of_order() -> None:
+    names = [f"step-{number}" for number in range(2 * MAX_STEPS + 1)]
+    reports = taken(said(Book(), *map(stepping, names)))
+    assert [step.name for report in reports for step in report.steps] == names
+    assert max(len(report.steps) for report in reports) == MAX_STEPS
+
+
+def test_counts_wait_for_the_last_of_many_reports() -> None:
+    puts = [naming("meta", f"name-{number}", b"x") for number in range(200)]
+    first, *others = taken(said(Book(), *puts, counting(Counts(succeeded=7)), throttling(1.0)))
+    assert first.counts == Counts(succeeded=7)
+    assert all(report.counts is None and not report.throttles for report in others)
+
+
+@pytest.mark.parametrize("what", ["checkpoints", "meta", "steps"])
+def test_a_report_is_larger_than_a_frame_may_be(what: str) -> None:
+    data = b"x" * (256 * 1024)
+    puts = [stepping(f"s-{n}", data) if what == "steps" else naming(what, f"n-{n}", data) for n in range(40)]
+    reports = taken(said(Book(), *puts))
+    assert sum(len(getattr(report, what)) for report in reports) == 40
+    for report in reports:
+        assert len(codec.encode(Request(1, report))) < WriterSettings().max_frame_bytes
+
+
+def test_a_full_report_is_larger_than_a_frame_may_be() -> None:
+    data, text = b"x" * (MAX_REPORT_BYTES // 4), "é" * 2_000
+    puts: list[Say] = []
+    for number in range(40):
+        puts += [naming("checkpoints", f"{number}", data), naming("meta", f"{number}", data), stepping("s", data)]
+    puts += [
+        lambda pending: pending.add_errors([ErrorReport("é" * 256, text)] * MAX_ERRORS),
+        *(lambda pending, n=n: pending.tracks.__setitem__(f"t-{n}", TrackPoint(1, 1, b"k" * 1_024)) for n in range(100)),
+    ]
+    for report in taken(said(Book(), *puts)):
+        assert len(codec.encode(Request(1, report))) < WriterSettings().max_frame_bytes
+
+
+def test_categories_beyond_the_limit_are_not_counted() -> None:
+    puts = [counting(Counts(failed=1, by_category={f"category-{number}": 1})) for number in range(3 * MAX_NAMES)]
+    [report] = taken(said(Book(), *puts))
+    assert report.counts is not None
+    assert len(report.counts.by_category) == MAX_NAMES
+    assert sum(report.counts.by_category.values()) == report.counts.failed == 3 * MAX_NAMES
+    assert report.counts.by_category["other"] == 2 * MAX_NAMES + 1
+
+
+def test_the_oldest_errors_are_kept_in_place_of_the_newest() -> None:
+    [report] = taken(said(Book(), *map(failing, range(2 * MAX_ERRORS))))
+    assert [error.key for error in report.errors] == [str(number) for number in range(MAX_ERRORS, 2 * MAX_ERRORS)]
+    assert report.error_count == 2 * MAX_ERRORS
+
+
+def test_the_newest_value_of_a_name_is_overtaken_by_an_older_one() -> None:
+    puts = [naming("checkpoints", "default", b"%d" % number) for number in range(5)]
+    [report] = taken(said(Book(), *puts, tracking("t", 3), tracking("t", 9)))
+    assert report.checkpoints == {"default": b"4"}
+    assert report.tracks == {"t": TrackPoint(9, 0)}
+
+
+def test_a_value_said_after_it_was_taken_is_lost() -> None:
+    book = said(Book(), naming("meta", "a", b"1"))
+    first = book.pending.take("job", "w", 1)
+    book = said(book, naming("meta", "a", b"2"))
+    assert (first.meta, taken(book)[0].meta) == ({"a": b"1"}, {"a": b"2"})
+
+
+def test_counts_are_dropped_with_data_that_is_too_large() -> None:
+    puts = [failing(1), naming("meta", "a", b"1"), naming("checkpoints", "b", b"2"), stepping("s"), tracking("t", 1)]
+    [report] = taken(said(Book(), *puts, throttling(1.0)))
+    alone = counts_alone(report)
+    assert (alone.checkpoints, alone.meta, alone.steps) == ({}, {}, ())
+    for field in ("job", "worker", "incarnation", "counts", "tracks", "errors", "error_count", "throttled_s", "throttles"):
+        assert getattr(alone, field) == getattr(report, field)
