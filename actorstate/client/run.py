@@ -11,12 +11,11 @@ from actorstate.client.pending import Pending
 from actorstate.client.sender import Membership, Sender, Totals, Transport
 from actorstate.client.track import Position, Turns, tracked
 from actorstate.core import codec
-from actorstate.core.evolve import intent_for_workers
-from actorstate.core.job import MAX_COUNT
-from actorstate.core.messages.document import Document, Intent, Track
+from actorstate.core.messages.document import Document, Intent, Track, intent_for_workers
 from actorstate.core.messages.payload import pack, unpack
 from actorstate.core.messages.replies import Applied, Found
 from actorstate.core.messages.requests import (
+    MAX_COUNT,
     Attach,
     Counts,
     CreateJob,

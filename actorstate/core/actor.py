@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from msgspec.structs import replace
 
 from actorstate.core import codec
-from actorstate.core.evolve import evolve, intent_for_workers
+from actorstate.core.evolve import evolve
 from actorstate.core.job import decide
-from actorstate.core.messages.document import TERMINAL, Document, Intent
+from actorstate.core.messages.document import TERMINAL, Document, Intent, intent_for_workers
 from actorstate.core.messages.replies import Applied, Change, ChangeBody, Keyframe, Receipt, WorkerJudged
 from actorstate.core.messages.requests import Ask, Get, Heartbeat, ListJobs, Report, Request
 from actorstate.core.rate import Now

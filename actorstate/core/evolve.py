@@ -10,7 +10,6 @@ from actorstate.core.messages.document import (
     Checkpoint,
     Control,
     Document,
-    Intent,
     IntentState,
     Progress,
     Rate,
@@ -68,14 +67,6 @@ def evolve(document: Document | None, change: Change) -> Document | None:
     ):
         return evolved  # nothing that the rest is derived from has changed
     return _settled(evolved, change.at)
-
-
-def intent_for_workers(document: Document | None) -> Intent | None:
-    """What the job's workers should do, told with every reply: pause, resume, cancel, or nothing special."""
-    if document is None or document.control is None:
-        return None
-    control = document.control
-    return None if control.intent == "resume" and control.state == "done" else control.intent
 
 
 def _created(body: CreateJob, change: Change) -> Document:

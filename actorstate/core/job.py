@@ -17,6 +17,7 @@ from msgspec.structs import replace
 from actorstate.core.messages.document import TERMINAL, Document, Status, Worker
 from actorstate.core.messages.replies import ChangeBody, WorkerJudged
 from actorstate.core.messages.requests import (
+    MAX_COUNT,
     Attach,
     ControlJob,
     Counts,
@@ -59,8 +60,6 @@ MAX_NAMES = 1_000
 """Names of checkpoints, tracks, steps and meta keys in one job; one more is refused with `TooLarge`."""
 MAX_PACKED_BYTES = 1024 * 1024
 """All packed user data of one job; a report that would exceed it is refused with `TooLarge`."""
-MAX_COUNT = 2**53
-"""Counters stay exact in JSON readers; a report beyond it is refused with `TooLarge`."""
 
 
 def move(document: Document, status: Status, at: datetime) -> Document:

@@ -295,11 +295,13 @@ def starts_a_worker(directory: str, job: str, method: str, target: str, place: s
         tell(worker.exitcode)
 
 
-@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+@pytest.mark.parametrize(
+    ("method", "place"), [("fork", "outside"), ("fork", "within"), ("forkserver", "within"), ("spawn", "within")]
+)
 def test_the_end_of_a_multiprocessing_worker_loses_what_it_said(
-    client: Client, served: WriterProcess, job: str, method: str
+    client: Client, served: WriterProcess, job: str, method: str, place: str
 ) -> None:
-    with Child(starts_a_worker, served.directory, job, method, "never") as parent:
+    with Child(starts_a_worker, served.directory, job, method, "never", place) as parent:
         parent.expect(0)
         parent.ends_well()
     check_all_said(client, job)

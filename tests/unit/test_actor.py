@@ -4,10 +4,10 @@ import pytest
 
 from actorstate.core import codec
 from actorstate.core.actor import KEYFRAME_AFTER_BYTES, KEYFRAME_RATIO, Actor
-from actorstate.core.job import MAX_COUNT
 from actorstate.core.messages.payload import pack
 from actorstate.core.messages.replies import Applied
 from actorstate.core.messages.requests import (
+    MAX_COUNT,
     Ask,
     Body,
     Counts,

@@ -4,8 +4,8 @@ from datetime import timedelta
 
 import pytest
 
-from actorstate.core.evolve import MAX_CATEGORIES, MAX_ERRORS, evolve, intent_for_workers
-from actorstate.core.messages.document import Control, Document, Intent, Status, Step, Track
+from actorstate.core.evolve import MAX_CATEGORIES, MAX_ERRORS, evolve
+from actorstate.core.messages.document import Control, Document, Intent, Status, Step, Track, intent_for_workers
 from actorstate.core.messages.payload import pack
 from actorstate.core.messages.replies import Change, ChangeBody
 from actorstate.core.messages.requests import (

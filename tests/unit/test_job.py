@@ -7,7 +7,6 @@ from typing import get_args
 import pytest
 
 from actorstate.core.job import (
-    MAX_COUNT,
     MAX_NAMES,
     MAX_PACKED_BYTES,
     MAX_WORKERS,
@@ -19,6 +18,7 @@ from actorstate.core.job import (
 from actorstate.core.messages.document import Checkpoint, Control, Document, Intent, Progress, Status, Step, Track
 from actorstate.core.messages.replies import ChangeBody
 from actorstate.core.messages.requests import (
+    MAX_COUNT,
     ControlJob,
     Counts,
     CreateJob,

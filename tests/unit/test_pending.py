@@ -38,6 +38,12 @@ def tracking(name: str, counted: int) -> Say:
     return lambda pending: pending.tracks.__setitem__(name, TrackPoint(counted, 0))
 
 
+def by_key(name: str) -> Say:
+    """A track whose keys are as long as they may be."""
+    point = TrackPoint(1, 1, b"k" * 1_024, b"k" * 1_024)
+    return lambda pending: pending.tracks.__setitem__(name, point)
+
+
 def throttling(seconds: float) -> Say:
     def put(pending: Pending) -> None:
         pending.throttled_s += seconds
@@ -176,6 +182,7 @@ def test_a_report_is_larger_than_a_frame_may_be(what: str) -> None:
         assert len(codec.encode(Request(1, report))) < WriterSettings().max_frame_bytes
 
 
+@pytest.mark.xfail(strict=True, reason="defect: a thousand tracks by long keys are 2 MiB of a report (track.py, MAX_KEY_BYTES)")
 def test_a_full_report_is_larger_than_a_frame_may_be() -> None:
     data, text = b"x" * (MAX_REPORT_BYTES // 4), "é" * 2_000
     puts: list[Say] = []
@@ -183,7 +190,7 @@ def test_a_full_report_is_larger_than_a_frame_may_be() -> None:
         puts += [naming("checkpoints", f"{number}", data), naming("meta", f"{number}", data), stepping("s", data)]
     puts += [
         lambda pending: pending.add_errors([ErrorReport("é" * 256, text)] * MAX_ERRORS),
-        *(lambda pending, n=n: pending.tracks.__setitem__(f"t-{n}", TrackPoint(1, 1, b"k" * 1_024)) for n in range(100)),
+        *(by_key(f"track-{number}") for number in range(1_000)),
     ]
     for report in taken(said(Book(), *puts)):
         assert len(codec.encode(Request(1, report))) < WriterSettings().max_frame_bytes

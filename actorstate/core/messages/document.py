@@ -179,3 +179,11 @@ class JobState(Document, frozen=True, omit_defaults=True, forbid_unknown_fields=
 
 
 TERMINAL: frozenset[Status] = frozenset({"completed", "failed", "cancelled"})
+
+
+def intent_for_workers(document: Document | None) -> Intent | None:
+    """What the job's workers should do, told with every reply: pause, resume, cancel, or nothing special."""
+    if document is None or document.control is None:
+        return None
+    control = document.control
+    return None if control.intent == "resume" and control.state == "done" else control.intent

@@ -10,7 +10,9 @@ JOB_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}\Z"
 JobId = Annotated[str, Meta(pattern=JOB_ID_PATTERN)]
 Name = Annotated[str, Meta(min_length=1, max_length=128)]
 Text = Annotated[str, Meta(max_length=2000)]
-Count = Annotated[int, Meta(ge=0, le=2**53)]
+MAX_COUNT = 2**53
+"""Counters stay exact in JSON readers; a report beyond it is refused with `TooLarge`."""
+Count = Annotated[int, Meta(ge=0, le=MAX_COUNT)]
 Seconds = Annotated[float, Meta(ge=0, le=1e9)]
 Packed = Annotated[bytes, Meta(max_length=256 * 1024)]
 Categories = Annotated[dict[Name, Count], Meta(max_length=64)]
