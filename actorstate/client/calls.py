@@ -16,7 +16,7 @@ from typing import TypeVar
 from actorstate.core import codec
 from actorstate.core.messages.replies import Refused, Reply
 from actorstate.core.messages.requests import JOB_ID_PATTERN, Body, Request
-from actorstate.errors import ActorStateError, BadJobId, Busy, OutcomeUnknown, WriterUnavailable, from_wire
+from actorstate.errors import ActorStateError, BadJobId, Busy, DiskFull, OutcomeUnknown, WriterUnavailable, from_wire
 
 Answer = TypeVar("Answer")
 
@@ -129,7 +129,8 @@ def again(first: ActorStateError, attempt: Callable[[], Answer], deadline: float
 
 
 def _may_pass(error: BaseException) -> bool:
-    return isinstance(error, NoAnswer | Busy)
+    """A refusal to retry is retried up to the deadline: after that the writer takes no copy of it any more."""
+    return isinstance(error, NoAnswer | Busy | DiskFull)
 
 
 def checked_job_id(job: str) -> str:

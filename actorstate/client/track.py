@@ -18,7 +18,7 @@ from actorstate.errors import BadRequest
 Row = TypeVar("Row")
 Key = Callable[[Row], str | int]
 
-MAX_KEY_BYTES = 1_024
+MAX_KEY_BYTES = 256
 SUCCEEDED = Counts(succeeded=1)
 
 

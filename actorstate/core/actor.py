@@ -127,10 +127,11 @@ class Actor:
             raise BadMessage("a read is no change")
         try:
             if not decide(staged.document, body):
-                self.unchanged.keep(request, Applied(staged.revision))
+                self.unchanged.keep(request, Applied(staged.revision), fresh=self.staged is not None)
                 return Applied(staged.revision)
         except RequestRefused as refusal:
-            self.unchanged.keep(request, refusal)
+            if not refusal.retryable:
+                self.unchanged.keep(request, refusal, fresh=self.staged is not None)
             raise
         change = self._stage(staged, body, now, epoch=epoch, request=request)
         receipt = staged.receipts[producer] = recorded(receipt, change, staged.document)
@@ -186,11 +187,13 @@ class Actor:
         if staged.keyframe is not None:
             self._take_keyframe(staged.keyframe)
         self.staged, self._encoded = None, None
+        if self.unchanged.answers:
+            self.unchanged.settle()
 
     def abort(self) -> None:
         """The commit failed: nothing of it was ever true, nor what was refused because of it."""
         self.staged = None
-        self.unchanged = Unchanged()
+        self.unchanged.forget_fresh()
 
     def encoded(self) -> bytes | None:
         """The committed document's bytes, kept until the next change; None if there is no such job."""

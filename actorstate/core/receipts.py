@@ -43,19 +43,33 @@ def known_reply(
 class Unchanged:
     """Answers to requests that changed nothing, so that a late copy of one changes nothing either.
 
-    Kept in memory alone: copies come over the connections of this process, which end with it.
+    Kept in memory alone: copies come over the connections of this process, which end with it. An answer
+    that rests on staged state is `fresh` until that is committed. Retryable refusals are not kept: their
+    senders try again, under the same number, until the deadline after which no copy is taken any more.
     """
 
     def __init__(self) -> None:
         self.answers: dict[tuple[bytes, int], Applied | RequestRefused] = {}
+        self._fresh: list[tuple[bytes, int]] = []
 
-    def keep(self, request: Request, answer: Applied | RequestRefused) -> None:
-        """Remembers the answer; the oldest above `MAX_UNCHANGED` are forgotten. What may be retried is not kept."""
-        if isinstance(answer, Busy):
-            return
-        self.answers[request.producer, request.id] = answer
+    def keep(self, request: Request, answer: Applied | RequestRefused, *, fresh: bool) -> None:
+        """Remembers the answer; the oldest above `MAX_UNCHANGED` are forgotten."""
+        key = (request.producer, request.id)
+        self.answers[key] = answer
+        if fresh:
+            self._fresh.append(key)
         if len(self.answers) > MAX_UNCHANGED:
             del self.answers[next(iter(self.answers))]
+
+    def settle(self) -> None:
+        """What the answers rest on is committed."""
+        self._fresh.clear()
+
+    def forget_fresh(self) -> None:
+        """What they rest on never became true."""
+        for key in self._fresh:
+            self.answers.pop(key, None)
+        self._fresh.clear()
 
     def answer(self, request: Request) -> Applied | None:
         """The answer that was given; raises it when it was a refusal."""

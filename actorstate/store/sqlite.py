@@ -152,7 +152,7 @@ class SqliteStore:
 
     def load(self, job: str) -> StoredJob | None:
         """See Store."""
-        with _typed_errors(self._path, job):
+        with _typed_errors(self._path, job), self._one_moment():
             row = self._reading.execute("SELECT revision FROM jobs WHERE job = ?", (job,)).fetchone()
             keyframe = self._newest_keyframe(job)
             revision, body = (keyframe.revision, keyframe.body) if keyframe else (0, None)
@@ -194,6 +194,15 @@ class SqliteStore:
         self.rest()
         for connection in (self._reading, self._writing):
             connection.close()
+
+    @contextlib.contextmanager
+    def _one_moment(self) -> Generator[None]:
+        """Several reads of one state, whatever is committed meanwhile."""
+        self._reading.execute("BEGIN")
+        try:
+            yield
+        finally:
+            self._reading.execute("COMMIT")
 
     def _check_head(self) -> None:
         """Looks before anything is moved: a damaged log is left as it is, for whoever can still read it."""

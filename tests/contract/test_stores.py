@@ -264,7 +264,6 @@ def test_the_commit_does_not_say_how_long_the_disk_took(store: Store) -> None:
     assert 0 <= store.sync_s < 60
 
 
-@pytest.mark.xfail(reason="sqlite.py load reads in three transactions: a commit between them looks like damage")
 def test_a_job_that_is_loaded_while_it_is_committed_is_torn(make_store: MakeStore, tmp_path: Path) -> None:
     """`commit` may run in another thread: what is loaded meanwhile is some committed state, and looks whole."""
     with opened(make_store(tmp_path)) as store, ThreadPoolExecutor(1) as beside:

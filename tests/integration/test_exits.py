@@ -368,12 +368,11 @@ def seconds_to_leave(child: Child, how: str) -> float:
     return time.monotonic() - started
 
 
-TWICE = pytest.mark.xfail(
-    strict=True, reason="defect: when the flush got no answer, the Detach waits exit_flush_s again (client/run.py, _leave)"
-)
+TWICE = "defect: after a flush without an answer, the Detach, or the flush of the collected block, waits again (run.py)"
 
 
-@pytest.mark.parametrize("how", [pytest.param(how, marks=[TWICE] * (how != "open")) for how in WAYS])
+@pytest.mark.xfail(strict=True, reason=TWICE)
+@pytest.mark.parametrize("how", WAYS)
 def test_a_process_cannot_end_while_the_writer_is_away(writers: Writers, how: str) -> None:
     writer = writers().start()
     with Child(leaves_somehow, writer.directory, "job", how) as there:

@@ -143,10 +143,6 @@ def closes_under_threads(directory: str, job: str) -> None:
     assert closing.get(job).id == job
 
 
-AGAIN = "defect: zmq.Again from send(), untyped, when the peer goes between poll and send (client/sync.py, _attempt)"
-
-
-@pytest.mark.xfail(strict=True, reason=AGAIN)
 def test_closing_under_busy_threads_aborts_the_process(served: WriterProcess, client: Client, job: str) -> None:
     client.create(job)
     with Child(closes_under_threads, served.directory, job) as child:

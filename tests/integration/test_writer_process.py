@@ -42,7 +42,7 @@ def service_manager(address: str) -> Generator[socket.socket]:
     """A socket such as systemd's for notifications."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
         channel.bind(address)
-        channel.settimeout(60.0)
+        channel.settimeout(20.0)
         yield channel
 
 
@@ -61,7 +61,7 @@ def told_within(channel: socket.socket, seconds: float) -> list[str]:
     except TimeoutError:
         return heard
     finally:
-        channel.settimeout(60.0)
+        channel.settimeout(20.0)
     return heard
 
 

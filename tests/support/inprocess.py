@@ -68,11 +68,6 @@ class WriterThread:
         """Where it serves."""
         return read_endpoint(self.directory)
 
-    @property
-    def thread_id(self) -> int | None:
-        """The thread of its loop."""
-        return self._thread.ident
-
     def stop(self) -> None:
         """What SIGTERM does; fine more than once, and on one that has ended."""
         server, self.server = self.server, None

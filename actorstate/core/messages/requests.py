@@ -104,8 +104,8 @@ class TrackPoint(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=
 
     counted: Count
     done: Count
-    counted_key: Annotated[bytes, Meta(max_length=1024)] = b""
-    done_key: Annotated[bytes, Meta(max_length=1024)] = b""
+    counted_key: Annotated[bytes, Meta(max_length=256)] = b""
+    done_key: Annotated[bytes, Meta(max_length=256)] = b""
     live: bool = True
 
 
