@@ -81,9 +81,13 @@ class Call:
 
     def ended(self, error: NoAnswer) -> ActorStateError:
         """What the caller is told when the deadline has come."""
-        job = getattr(self.body, "job", "")
         if not self.is_change or not self.first_sent:
             return WriterUnavailable(error.message, hint=error.hint, **error.details)
+        return self.unknown()
+
+    def unknown(self) -> OutcomeUnknown:
+        """An attempt was sent and its answer never came."""
+        job = getattr(self.body, "job", "")
         return OutcomeUnknown(f"no answer to {type(self.body).__name__} for job {job!r} by its deadline", job=job)
 
 

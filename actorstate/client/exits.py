@@ -26,6 +26,10 @@ class Flushable(Protocol):
         """Returns once all that was said is durable."""
         ...
 
+    def close(self) -> None:
+        """Nothing more is said; a later flush does not wait again."""
+        ...
+
 
 _open: dict[int, dict[int, tuple[Flushable, float]]] = {}
 """Open runs by process and identity: a forked child leaves its parent's alone."""
@@ -52,6 +56,7 @@ def flush_open_runs() -> None:
             run.flush(timeout_s)
         except ActorStateError as error:
             print(f"actorstate: at exit: {error}", file=sys.stderr)  # noqa: T201 - logging may be gone by now
+            run.close()
 
 
 def _at_exit_of_this_process() -> None:
@@ -67,21 +72,31 @@ def _at_exit_of_this_process() -> None:
 def _terminated_as_exit() -> Generator[None]:
     """SIGTERM raises SystemExit(143) in the main thread, if nobody else handles it; restored when the block ends."""
     main = threading.current_thread() is threading.main_thread()
-    if not main or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+    if not main or not _is_ours_to_set(signal.getsignal(signal.SIGTERM)):
         yield
         return
-    owner = os.getpid()
-
-    def end(_number: int, _frame: FrameType | None) -> None:
-        if os.getpid() != owner:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            os.kill(os.getpid(), signal.SIGTERM)
-            return
-        raise SystemExit(EXIT_TERMINATED)
-
-    signal.signal(signal.SIGTERM, end)
+    ending = _Ending(os.getpid())
+    signal.signal(signal.SIGTERM, ending)
     try:
         yield
     finally:
-        if signal.getsignal(signal.SIGTERM) is end:
+        if signal.getsignal(signal.SIGTERM) is ending:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+class _Ending:
+    """The handler of one process. A forked child without one of its own dies by the signal, as it would without us."""
+
+    def __init__(self, owner: int) -> None:
+        self.owner = owner
+
+    def __call__(self, _number: int, _frame: FrameType | None) -> None:
+        if os.getpid() == self.owner:
+            raise SystemExit(EXIT_TERMINATED)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _is_ours_to_set(handler: object) -> bool:
+    """Nobody handles SIGTERM, or only the process that we were forked from did."""
+    return handler == signal.SIG_DFL or (isinstance(handler, _Ending) and handler.owner != os.getpid())

@@ -2,6 +2,8 @@
 
 import contextlib
 import os
+import sys
+import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
@@ -317,16 +319,19 @@ def _guarded(transport: Transport, run: Run) -> Generator[None]:
 
 
 def _leave(transport: Transport, run: Run) -> None:
-    if not run.sender.mine:
+    if not run.sender.mine or run.sender.closed:
         return
-    member = run.member
+    member, until = run.member, time.monotonic() + transport.settings.exit_flush_s
+    refusal: ActorStateError | None = None
     try:
         run.sender.flush(transport.settings.exit_flush_s)
-    except JobFinished:
-        if run.totals.sent > run.totals.acknowledged:
-            raise
-    finally:
-        transport.call(Detach(member.job, member.worker, member.incarnation), transport.settings.exit_flush_s)
+    except (JobFinished, BadRequest) as error:
+        refusal = error
+    if not (isinstance(refusal, JobFinished) and run.totals.sent == run.totals.acknowledged):
+        left_s = max(0.1, until - time.monotonic())
+        transport.call(Detach(member.job, member.worker, member.incarnation), left_s)
+        if refusal is not None:
+            raise refusal
 
 
 @contextlib.contextmanager
@@ -335,7 +340,10 @@ def _noted_in(error: BaseException, run: Run) -> Generator[None]:
     try:
         yield
     except ActorStateError as second:
-        error.add_note(f"actorstate: while leaving job {run.job!r}: {second}")
+        note = f"actorstate: while leaving job {run.job!r}: {second}"
+        error.add_note(note)
+        if not isinstance(error, Exception):
+            print(note, file=sys.stderr)  # noqa: T201 - nobody prints the notes of SystemExit
 
 
 def _open(transport: Transport, seat: Seat) -> Run:

@@ -26,6 +26,8 @@ from actorstate.errors import (
     WriterUnavailable,
 )
 
+JOIN_S = 0.5
+"""How long closing waits for the thread; it is a daemon, and has nothing left to say."""
 AGAIN_AFTER_S = 0.2
 """Pause before a report is tried again when a whole deadline went by without an answer."""
 
@@ -123,8 +125,10 @@ class Sender:
             self._check_failure()
             if isinstance(self._trouble, DiskFull):
                 raise self._trouble
+            unsaid = self.totals.sent - self.totals.acknowledged
             raise WriterUnavailable(
-                f"the writer did not answer within {timeout_s:g} s; what was said is kept and will be sent",
+                f"the writer did not answer within {timeout_s:g} s; {unsaid} rows of job {self._member.job!r} "
+                "and what else was said since are kept and will be sent while this process lives",
                 hint="go on, or call flush() again later; to see what is wrong: actorstate doctor DIR",
             )
 
@@ -148,7 +152,12 @@ class Sender:
             self._closing = True
             self._changed.notify_all()
         if threading.current_thread() is not self._thread:
-            self._thread.join(self._transport.settings.timeout_s)
+            self._thread.join(JOIN_S)
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing more can be said."""
+        return self._closing
 
     @property
     def mine(self) -> bool:

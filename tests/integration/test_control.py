@@ -1,12 +1,13 @@
 """Pause, resume and cancel as workers and watchers see them; and health, judged while processes stop and die."""
 
+import ctypes
 import os
 import queue
 import select
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -74,7 +75,7 @@ class Worker:
 
 
 @contextmanager
-def workers(client: Client, job: str, *names: str) -> Iterator[list[Worker]]:
+def workers(client: Client, job: str, *names: str) -> Generator[list[Worker]]:
     """Workers that have attached; their rows end with the block, and it waits for them."""
     crew = [Worker(client, job, name) for name in names]
     try:
@@ -514,6 +515,7 @@ def test_the_death_of_a_process_is_noticed_only_when_its_beats_are_missed(
     assert dead.last_beat_s["child"] < WriterSettings().late_after_s
 
 
+@pytest.mark.slow
 def test_a_worker_that_beats_without_progress_is_healthy_for_ever(judged: Client, job: str) -> None:
     judged.create(job)
     with judged.attach(job) as run:
@@ -526,6 +528,7 @@ def test_a_worker_that_beats_without_progress_is_healthy_for_ever(judged: Client
         assert judged.get(job).health == "healthy"
 
 
+@pytest.mark.slow
 def test_a_paused_worker_is_judged_late_stalled_or_dead(judged: Client, job: str) -> None:
     judged.create(job)
     with workers(judged, job, "w") as [worker]:
@@ -540,6 +543,7 @@ def test_a_paused_worker_is_judged_late_stalled_or_dead(judged: Client, job: str
         processed(judged, job, 9)
 
 
+@pytest.mark.slow
 def test_a_worker_is_stalled_as_soon_as_a_long_pause_is_over(judged: Client, job: str) -> None:
     judged.create(job)
     with judged.attach(job) as run:
@@ -566,17 +570,10 @@ def test_a_pid_in_another_process_space_is_taken_for_ours(judged: Client, judgin
 
 
 def in_a_space_of_its_own(directory: str, job: str) -> None:
-    os.unshare(os.CLONE_NEWPID) if hasattr(os, "unshare") else unshare_pids()
+    clone_newpid = 0x20000000  # os.unshare and os.CLONE_NEWPID came with Python 3.12
+    assert ctypes.CDLL(None).unshare(clone_newpid) == 0, "this test needs the right to make a pid namespace"
     pid = os.fork()
     if pid == 0:
         attaches(directory, job)
         os._exit(0)
     assert os.waitpid(pid, 0)[1] == 0
-
-
-def unshare_pids() -> None:
-    """os.unshare came with Python 3.12."""
-    import ctypes
-
-    clone_newpid = 0x20000000
-    assert ctypes.CDLL(None, use_errno=True).unshare(clone_newpid) == 0

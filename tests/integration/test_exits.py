@@ -37,9 +37,7 @@ ROWS = 25
 TERMINATED = 128 + signal.SIGTERM
 
 
-def block_of(
-    directory: str, job: str, kind: str, settings: ClientSettings = LIVELY
-) -> AbstractContextManager[Run]:
+def block_of(directory: str, job: str, kind: str, settings: ClientSettings = LIVELY) -> AbstractContextManager[Run]:
     """A block whose progress waits for an hour before it is sent by itself."""
     client = connect(directory, settings=settings)
     client.create(job)
@@ -307,16 +305,11 @@ def test_the_end_of_a_multiprocessing_worker_loses_what_it_said(
     check_all_said(client, job)
 
 
-INHERITED = pytest.mark.xfail(
-    strict=True, reason="defect: the parent's handler, inherited by fork, is taken for the user's own (client/exits.py)"
-)
-
-
 @pytest.mark.parametrize(
     ("method", "place"),
     [
         ("fork", "outside"),
-        pytest.param("fork", "within", marks=INHERITED),
+        ("fork", "within"),
         ("forkserver", "within"),
         ("spawn", "within"),
     ],
@@ -358,6 +351,9 @@ def leaves_somehow(directory: str, job: str, how: str) -> None:
 
 WAYS = {"open": 0, "exit": 3, "end": 1, "term": TERMINATED}
 """How a process leaves, and the exit code where the writer is away."""
+ways = pytest.mark.parametrize(
+    "how", ["term", *(pytest.param(how, marks=pytest.mark.slow) for how in WAYS if how != "term")]
+)
 
 
 def seconds_to_leave(child: Child, how: str) -> float:
@@ -368,11 +364,7 @@ def seconds_to_leave(child: Child, how: str) -> float:
     return time.monotonic() - started
 
 
-TWICE = "defect: after a flush without an answer, the Detach, or the flush of the collected block, waits again (run.py)"
-
-
-@pytest.mark.xfail(strict=True, reason=TWICE)
-@pytest.mark.parametrize("how", WAYS)
+@ways
 def test_a_process_cannot_end_while_the_writer_is_away(writers: Writers, how: str) -> None:
     writer = writers().start()
     with Child(leaves_somehow, writer.directory, "job", how) as there:
@@ -392,11 +384,7 @@ def test_a_process_cannot_end_while_the_writer_is_away(writers: Writers, how: st
         assert "did not answer" in told
 
 
-SILENT = "defect: nothing says which job, or how many rows, were not said (client/exits.py, flush_open_runs; run.py)"
-
-
-@pytest.mark.xfail(strict=True, reason=SILENT)
-@pytest.mark.parametrize("how", WAYS)
+@ways
 def test_a_process_ends_and_does_not_say_what_was_lost(writers: Writers, how: str) -> None:
     writer = writers().start()
     with Child(leaves_somehow, writer.directory, "import-42", how) as child:

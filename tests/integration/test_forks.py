@@ -84,7 +84,9 @@ def test_threads_that_call_first_after_a_fork_mix_up_their_answers(
         parent.expect("unharmed")
         parent.ends_well()
     ids = {state.id for state in client.jobs()}
-    expected = {f"{job}-child-{fork}-{place}-{number}" for fork in range(forks) for place in range(8) for number in range(3)}
+    expected = {
+        f"{job}-child-{fork}-{place}-{number}" for fork in range(forks) for place in range(8) for number in range(3)
+    }
     assert expected <= ids
 
 

@@ -55,7 +55,12 @@ QUARTER = 250_000
 def test_a_block_that_ends_leaves_its_job_running(client: Client, job: str) -> None:
     with client.run(job, kind="import", total=3, unit="files", meta={"source": "a"}) as run:
         state = client.get(job)
-        assert (state.status, state.kind, state.progress.total, state.progress.unit) == ("running", "import", 3, "files")
+        assert (state.status, state.kind, state.progress.total, state.progress.unit) == (
+            "running",
+            "import",
+            3,
+            "files",
+        )
         assert (list(state.workers), state.meta, run.job) == ([run.worker], {"source": "a"}, job)
         run.progress(succeeded=3)
     state = client.get(job)
@@ -78,7 +83,7 @@ def test_an_exception_completes_its_job(client: Client, job: str) -> None:
 
 @pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt()], ids=["exit", "interrupt"])
 def test_an_interrupted_job_cannot_be_resumed(client: Client, job: str, error: BaseException) -> None:
-    with pytest.raises(type(error)), client.run(job) as run:
+    with pytest.raises(type(error)), client.run(job) as run:  # noqa: PT012 - the block is the case
         run.checkpoint({"row": 7})
         run.progress(succeeded=7)
         raise error
@@ -103,7 +108,7 @@ def test_a_finished_job_is_run_again(client: Client, job: str) -> None:
 @pytest.mark.parametrize("ending", ["complete", "fail"])
 def test_a_job_that_its_own_block_has_ended_is_ended_again(client: Client, job: str, ending: str) -> None:
     client.create(job)
-    with pytest.raises(JobFinished), client.attach(job) as run:
+    with pytest.raises(JobFinished), client.attach(job) as run:  # noqa: PT012 - the block is the case
         run.progress(succeeded=2)
         run.complete() if ending == "complete" else run.fail("no more disks")
         run.progress(succeeded=1)
@@ -190,11 +195,11 @@ def test_a_worker_that_was_taken_over_goes_on_counting(client: Client, served: W
 
 def test_a_worker_of_the_same_name_leaves_its_predecessor_in_place(client: Client, job: str) -> None:
     client.create(job)
-    with pytest.raises(Fenced), client.attach(job, worker="w") as first:  # noqa: PT012 - refused at once, or when it is sent
-        with client.attach(job, worker="w") as second:
-            second.progress(succeeded=1)
-            first.progress(succeeded=1)
-            first.flush()
+    first, second = client.attach(job, worker="w"), client.attach(job, worker="w")
+    with pytest.raises(Fenced), first as replaced, second as run:  # noqa: PT012 - the block is the case
+        run.progress(succeeded=1)
+        replaced.progress(succeeded=1)
+        replaced.flush()
     assert client.get(job).progress.processed == 1
 
 
@@ -417,7 +422,7 @@ def is_refused(saver: Aside) -> bool:
 
 def test_leaving_with_data_that_is_too_large_leaves_the_worker_attached(client: Client, job: str) -> None:
     client.create(job)
-    with pytest.raises(TooLarge), client.attach(job) as run:
+    with pytest.raises(TooLarge), client.attach(job) as run:  # noqa: PT012 - the block is the case
         fill(run)
         run.progress(succeeded=1)
         run.meta(more=b"x" * QUARTER)
@@ -427,7 +432,8 @@ def test_leaving_with_data_that_is_too_large_leaves_the_worker_attached(client: 
 
 def test_steps_with_large_data_stop_the_reports_for_ever(client: Client, served: WriterProcess, job: str) -> None:
     client.create(job)
-    with connect(served.directory, settings=HASTY) as hasty, pytest.raises(TooLarge), hasty.attach(job) as run:
+    hasty = connect(served.directory, settings=HASTY)
+    with hasty, pytest.raises(TooLarge), hasty.attach(job) as run:  # noqa: PT012 - the block is the case
         run.progress(succeeded=1)
         run.flush()
         with frozen(served):
@@ -618,7 +624,7 @@ def test_the_users_error_is_replaced_when_the_writer_is_away(writers: Writers) -
     writer = writers().start()
     with connect(writer.directory, settings=HASTY) as client:
         client.create("job")
-        with pytest.raises(ValueError, match="mine") as raised, client.run("job") as run:
+        with pytest.raises(ValueError, match="mine") as raised, client.run("job") as run:  # noqa: PT012 - the block is the case
             run.progress(succeeded=1)
             run.flush()
             writer.kill()
@@ -629,7 +635,7 @@ def test_the_users_error_is_replaced_when_the_writer_is_away(writers: Writers) -
 
 
 def test_the_users_error_is_replaced_when_somebody_has_ended_the_job(client: Client, job: str) -> None:
-    with pytest.raises(ValueError, match="mine"), client.run(job) as run:
+    with pytest.raises(ValueError, match="mine"), client.run(job) as run:  # noqa: PT012 - the block is the case
         run.progress(succeeded=1)
         run.flush()
         client.complete(job)
@@ -676,7 +682,7 @@ def test_a_client_closed_within_its_block_ends_the_run(client: Client, served: W
 
 def test_a_signal_in_a_wait_hides_what_was_said(client: Client, job: str) -> None:
     """SIGINT while `flush` waits, from the default handler."""
-    with pytest.raises(KeyboardInterrupt), client.run(job) as run:
+    with pytest.raises(KeyboardInterrupt), client.run(job) as run:  # noqa: PT012 - the block is the case
         run.progress(succeeded=1)
         signal.raise_signal(signal.SIGINT)
     assert (client.get(job).status, client.get(job).progress.processed) == ("running", 1)

@@ -49,7 +49,9 @@ def test_a_thread_gets_the_answer_to_another_ones_question(client: Client, job: 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.usefixtures("impatient_switching")
-def test_the_first_calls_of_a_client_made_at_once_share_half_a_link(served: WriterProcess, client: Client, job: str) -> None:
+def test_the_first_calls_of_a_client_made_at_once_share_half_a_link(
+    served: WriterProcess, client: Client, job: str
+) -> None:
     for number in range(20):
         fresh = connect(served.directory, settings=LIVELY)
 
@@ -110,10 +112,12 @@ def test_a_thread_that_waits_keeps_the_others_from_asking(client: Client, job: s
     assert {beside.result() for beside in waiting} == {"completed"}
 
 
-def test_closing_under_a_waiting_thread_gives_it_an_untyped_error(served: WriterProcess, client: Client, job: str) -> None:
+def test_closing_under_a_waiting_thread_gives_it_an_untyped_error(
+    served: WriterProcess, client: Client, job: str
+) -> None:
     before = client.create(job)
     closed = connect(served.directory)
-    beside = Aside(lambda: closed.wait(job, after=before.revision, timeout_s=2))
+    beside = Aside(lambda: closed.wait(job, after=before.revision, timeout_s=1))
     for _ in range(20):
         closed.get(job)
     closed.close()

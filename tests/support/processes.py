@@ -16,10 +16,10 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, Self, cast
 
 import pytest
 
@@ -54,7 +54,7 @@ class Child:
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._stderr, env=environment, bufsize=0
         )
 
-    def __enter__(self) -> "Child":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_exc: object) -> None:
@@ -262,7 +262,7 @@ class WakeUps:
 
 
 @contextlib.contextmanager
-def ends_within(deadline_s: float) -> Iterator[None]:
+def ends_within(deadline_s: float) -> Generator[None]:
     """The block ends by its deadline: at most 100 ms late, or five times the wake-up delay measured beside it."""
     wake_ups = WakeUps()
     beside = threading.Thread(target=wake_ups.measure)
@@ -279,7 +279,7 @@ def ends_within(deadline_s: float) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def frozen(process: WriterProcess | Child) -> Iterator[None]:
+def frozen(process: WriterProcess | Child) -> Generator[None]:
     """SIGSTOP before the block, SIGCONT after it, however it ends."""
     pid = process.pid
     os.kill(pid, signal.SIGSTOP)

@@ -230,5 +230,15 @@ def test_counts_are_dropped_with_data_that_is_too_large() -> None:
     [report] = taken(said(Book(), *puts, throttling(1.0)))
     alone = counts_alone(report)
     assert (alone.checkpoints, alone.meta, alone.steps) == ({}, {}, ())
-    for field in ("job", "worker", "incarnation", "counts", "tracks", "errors", "error_count", "throttled_s", "throttles"):
+    for field in (
+        "job",
+        "worker",
+        "incarnation",
+        "counts",
+        "tracks",
+        "errors",
+        "error_count",
+        "throttled_s",
+        "throttles",
+    ):
         assert getattr(alone, field) == getattr(report, field)

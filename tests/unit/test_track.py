@@ -80,7 +80,7 @@ class Port:
         self.waiting.append((position.point(live=False), None, 0))
         self.flush(len(self.waiting))
 
-    def heed(self, _save: Callable[[], None]) -> None:
+    def heed(self, save: Callable[[], None]) -> None:
         self.happen("heed")
 
     def flush(self, number: int) -> None:
@@ -95,7 +95,7 @@ class Port:
             raise Crash
         self.events.append(name)
 
-    def forget(self, _position: Position) -> None:
+    def forget(self, position: Position) -> None:
         self.events.append("gone")
 
 
@@ -205,7 +205,7 @@ def test_the_row_at_which_the_loop_is_left_is_counted_or_lost(left_at: int, ever
         seen.append(row)
     assert seen == rows[:left_at]
     assert (stored.processed, stored.track.counted, stored.track.done) == (left_at, left_at, left_at)
-    again = [row for row in tracked(Port(stored), rows, every, (lambda row: row) if by_key else None)]
+    again = list(tracked(Port(stored), rows, every, (lambda row: row) if by_key else None))
     assert again == rows[left_at:]
     assert stored.processed == ROWS
 

@@ -1,0 +1,219 @@
+"""Sockets of the blocking client: a pool per process, and one request to its answer over it.
+
+All that belongs to one process is one `Link`, built whole and published by one assignment, so that no
+thread ever sees half of it; the pid is compared on every call, because uWSGI runs no at-fork hooks, and
+the hook is there as well, because pids come again.
+"""
+
+import contextlib
+import os
+import time
+import weakref
+from pathlib import Path
+
+import zmq
+
+from actorstate.client.calls import Call, NoAnswer, Numbers, again, settled
+from actorstate.config import ClientSettings
+from actorstate.core import codec
+from actorstate.core.messages.replies import Reply
+from actorstate.core.messages.requests import Body, ChangeRequest, Request
+from actorstate.endpoint import boot_id, read_endpoint
+from actorstate.errors import ActorStateError, BadRequest, WriterUnavailable
+
+HANDSHAKE_MS = 1_000
+"""A connection into a dead writer's backlog is given up after this long; libzmq's default is 30 s."""
+RECONNECT_MS = 10
+_clients: "weakref.WeakSet[Transport]" = weakref.WeakSet()
+
+
+class Link:
+    """What one process holds: context, addresses, idle sockets, numbers. Built whole, never changed after a fork."""
+
+    def __init__(self, directory: Path, settings: ClientSettings) -> None:
+        self._directory, self._settings = directory, settings
+        self.boot = boot_id()
+        self.numbers = Numbers()
+        self.context = zmq.Context()
+        self.idle: list[zmq.Socket[bytes]] = []
+        self.used: set[zmq.Socket[bytes]] = set()
+        self.closed = False
+        self.epoch = 0
+
+    def close(self) -> None:
+        """Closes idle sockets; those in use are closed by their threads, and the last one ends the context."""
+        self.closed = True
+        while self.idle:
+            with contextlib.suppress(IndexError):
+                self.idle.pop().close(int(self._settings.linger_s * 1000))
+        if not self.used:
+            self.context.term()
+
+    def give_back(self, channel: "zmq.Socket[bytes]") -> None:
+        """After `close`, for a socket that was in use at the time."""
+        channel.close(int(self._settings.linger_s * 1000))
+        self.close()
+
+    def open(self) -> "zmq.Socket[bytes]":
+        """A new socket on its way to the writer. Raises NoAnswer when the directory names none."""
+        try:
+            endpoint = read_endpoint(self._directory)
+            channel: zmq.Socket[bytes] = self.context.socket(zmq.DEALER)
+        except (WriterUnavailable, zmq.ZMQError) as error:
+            raise NoAnswer(f"no way to {self._directory}: {error}", directory=str(self._directory)) from error
+        for option, value in (
+            (zmq.IMMEDIATE, 1),
+            (zmq.LINGER, int(self._settings.linger_s * 1000)),
+            (zmq.RECONNECT_IVL, RECONNECT_MS),
+            (zmq.HANDSHAKE_IVL, HANDSHAKE_MS),
+        ):
+            channel.setsockopt(option, value)
+        channel.connect(endpoint.requests)
+        return channel
+
+
+class Transport:
+    """Requests and replies over the pool of the process that calls; safe over threads and forks."""
+
+    def __init__(self, directory: Path, settings: ClientSettings) -> None:
+        self.directory, self.settings = directory, settings
+        self._links: dict[int, Link] = {}
+        self._buried: list[dict[int, Link]] = []
+        _clients.add(self)
+
+    def call(self, body: Body, timeout_s: float | None = None) -> Reply:
+        """One request to its answer by the deadline. Raises what the writer refused with, and OutcomeUnknown."""
+        call = self.start(body, timeout_s)
+        try:
+            return self.finish(call)
+        except BaseException:
+            call.give_up()
+            raise
+
+    def start(self, body: Body, timeout_s: float | None = None) -> Call:
+        """Numbers and freezes a request."""
+        link = self._links.get(os.getpid()) or self._new_link()
+        numbers, is_change = link.numbers, isinstance(body, ChangeRequest)
+        left_s = self.settings.timeout_s if timeout_s is None else timeout_s
+        deadline, producer, acked = time.monotonic() + left_s, b"", 0
+        with numbers.lock:
+            numbers.last += 1
+            number = numbers.last
+            if is_change:
+                numbers.open.add(number)
+                producer, acked = numbers.producer, min(numbers.open)
+        request = Request(number, body, producer, acked, boot=link.boot, expires_at=deadline, ttl_s=left_s)
+        try:
+            return Call(number, body, numbers, deadline, link.boot, is_change, codec.encode(request))
+        except (UnicodeEncodeError, OverflowError) as error:
+            numbers.open.discard(number)
+            raise BadRequest(f"this cannot be sent: {error}", hint="mend the text or the number") from error
+
+    def finish(self, call: Call) -> Reply:
+        """Sends a request until it is answered or its deadline has come; a change may be finished again later."""
+        try:
+            return self._attempt(call)
+        except ActorStateError as error:
+            return self._attempt_again(call, error)
+
+    def forget(self) -> None:
+        """In a forked child: the parent's sockets are neither used nor closed, both would hang or lie."""
+        self._buried.append(self._links)
+        self._links = {}
+
+    def close(self) -> None:
+        """Closes this process's sockets; the next call opens new ones."""
+        link = self._links.pop(os.getpid(), None)
+        if link is not None:
+            link.close()
+
+    def _new_link(self) -> Link:
+        """Of two threads that come first at once, one wins and both use its link."""
+        made = Link(self.directory, self.settings)
+        link = self._links.setdefault(os.getpid(), made)
+        if link is not made:
+            made.close()
+        return link
+
+    def _attempt(self, call: Call) -> Reply:
+        link = self._links.get(os.getpid()) or self._new_link()
+        until = min(call.deadline, time.monotonic() + self.settings.attempt_s + getattr(call.body, "wait_s", 0.0))
+        try:
+            channel = link.idle.pop()
+        except IndexError:
+            channel = link.open()
+        reply = None
+        link.used.add(channel)
+        try:
+            try:
+                channel.send(call.frame, zmq.NOBLOCK)
+            except zmq.Again:
+                self._send_once_connected(channel, call, until)
+            call.first_sent = call.first_sent or time.monotonic()
+            while reply is None:
+                if not channel.poll(max(0, int((until - time.monotonic()) * 1000) + 1)):
+                    raise self._no_answer("its writer did not answer")
+                replies = codec.decode_replies(channel.recv())
+                ours = [each for each in replies if each.id in {call.id, 0} and each.epoch >= link.epoch]
+                reply = ours[0] if ours else None
+        except BaseException:
+            channel.close(0)
+            raise
+        finally:
+            link.used.discard(channel)
+        link.epoch = reply.epoch
+        if link.closed:
+            link.give_back(channel)
+        else:
+            link.idle.append(channel)
+        return settled(call, reply)
+
+    def _send_once_connected(self, channel: "zmq.Socket[bytes]", call: Call, until: float) -> None:
+        while channel.poll(max(0, int((until - time.monotonic()) * 1000) + 1), zmq.POLLOUT):
+            with contextlib.suppress(zmq.Again):  # the connection ended between the two lines
+                channel.send(call.frame, zmq.NOBLOCK)
+                return
+        raise self._no_answer("nobody serves it")
+
+    def _attempt_again(self, call: Call, error: ActorStateError) -> Reply:
+        unanswered = isinstance(error, NoAnswer) and bool(call.first_sent)
+
+        def attempt() -> Reply:
+            nonlocal unanswered
+            call.renew()
+            try:
+                return self._attempt(call)
+            except NoAnswer:
+                unanswered = bool(call.first_sent)
+                self._drop_idle()
+                raise
+
+        try:
+            return again(error, attempt, call.deadline)
+        except NoAnswer as last:
+            raise self._addressed(call.ended(last)) from None
+        except ActorStateError as last:
+            raise self._addressed(call.unknown() if last.retryable and unanswered else last) from None
+
+    def _drop_idle(self) -> None:
+        """Where one socket had no answer the others lead nowhere either, and would cost an attempt each."""
+        idle = (self._links.get(os.getpid()) or self._new_link()).idle
+        while idle:
+            with contextlib.suppress(IndexError):
+                idle.pop().close(0)
+
+    def _addressed(self, error: ActorStateError) -> ActorStateError:
+        """The writer does not know how its directory is called here; a hint should work when typed."""
+        error.hint = error.hint.replace(" DIR", f" {self.directory}")
+        return error
+
+    def _no_answer(self, why: str) -> NoAnswer:
+        return NoAnswer(f"no answer from {self.directory}: {why}", directory=str(self.directory))
+
+
+def _forget_all() -> None:
+    for transport in list(_clients):
+        transport.forget()
+
+
+os.register_at_fork(after_in_child=_forget_all)
