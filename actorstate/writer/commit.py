@@ -22,6 +22,8 @@ from actorstate.errors import ActorFailed, ActorStateError, Busy, DiskFull, JobP
 from actorstate.store.contract import IndexRow, JobCommit, Store, StoredChange
 from actorstate.writer.residents import Residents
 
+JOIN_S = 1.0
+"""How long the end waits for the commit thread; one that hangs in the kernel is a daemon, and promised nothing."""
 SYNC_WEIGHT = 0.1
 SYNC_OUTLIER_RATIO = 8
 """The sync time is a moving average; one outlier counts as at most this many thresholds."""
@@ -146,7 +148,7 @@ class Committer:
         """Ends the commit thread."""
         if self._thread is not None:
             self._orders.put(None)
-            self._thread.join()
+            self._thread.join(JOIN_S)
 
     def _propose(self, actor: Actor, envelope: Envelope, now: Now, batch: Batch) -> None:
         request = envelope.request

@@ -26,7 +26,7 @@ from actorstate.errors import ActorStateError, CorruptJob, DiskFull, StoreError,
 from actorstate.store.contract import JobCommit, Store, StoredChange
 from actorstate.store.sqlite import CHECKPOINT_WAL_BYTES, SqliteStore
 from tests.support.core import Rehearsal
-from tests.support.stores import RUNNING, change, commit_of, every_job, loaded, opened, stored
+from tests.support.stores import RUNNING, change, commit_of, every_job, holdings, loaded, opened, stored
 
 JOBS = ["export-1", "export-2", "import-1", "reborn"]
 SEED = 7
@@ -538,6 +538,30 @@ def test_a_full_database_is_half_written_or_stays_closed(kept: Kept) -> None:
         store.commit(1, [commit_of("a", 1)])
         assert every_job(store) == ["a", *JOBS]
     assert kept.is_whole(*JOBS)
+
+
+def test_a_commit_that_fails_at_its_end_leaves_half_of_it(kept: Kept) -> None:
+    def fail(_name: str, _fields: dict[str, object]) -> None:
+        raise RuntimeError
+
+    with opened(kept.store()) as store:
+        before = holdings(store, *JOBS, "new")
+        stop = telemetry.listen(fail, "store.written")
+        with pytest.raises(RuntimeError):
+            store.commit(1, [commit_of("new", 1, 2), commit_of("import-1", 99, keyframe=b"x", deleted=True)])
+        stop()
+        assert holdings(store, *JOBS, "new") == before
+        store.commit(1, [commit_of("new", 1, 2)])
+    assert kept.is_whole(*JOBS)
+
+
+def test_a_revision_that_is_there_already_is_written_over(kept: Kept) -> None:
+    """Only a defect of ours can ask for it: the writer must end, and nothing of the commit may stay."""
+    with opened(kept.store()) as store:
+        before = holdings(store, *JOBS, "new")
+        with pytest.raises(StoreFailed):
+            store.commit(1, [commit_of("new", 1), commit_of("import-1", 3)])
+        assert holdings(store, *JOBS, "new") == before
 
 
 @pytest.fixture

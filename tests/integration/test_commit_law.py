@@ -163,6 +163,24 @@ def test_a_full_disk_refuses_all_of_one_batch_and_nothing_of_the_others(tmp_path
         assert [wire.document(report.job).progress.processed for report in reports] == [2, 1, 1, 1]
 
 
+def test_what_was_refused_because_of_a_change_that_was_never_written_is_taken_later(tmp_path: Path) -> None:
+    producer = Producer()
+    with WriterThread(tmp_path) as writer, Wire(writer.endpoint) as wire:
+        report = join(wire, "job")
+        with held("commit.started") as gate:
+            wire.send(producer.change(report))
+            gate.wait_reached()
+            end, late = producer.changes([FinishJob("job", "completed"), report])
+            wire.send(end, late)
+            wire.document("job")
+            with failing("commit.started", DiskFull("injected: no space left")):
+                gate.opened.set()
+                assert [code_in(wire.wait(request.id).answer) for request in (end, late)] == ["disk_full"] * 2
+        applied_in(wire.ask(replace(late, sent_ago_s=1.0)))
+        assert wire.document("job").progress.processed == 2
+        applied_in(wire.ask(end))
+
+
 def test_time_that_passed_before_a_refused_commit_still_counts(tmp_path: Path) -> None:
     with WriterThread(tmp_path) as writer, Wire(writer.endpoint) as wire:
         producer, report = Producer(), join(wire, "job")

@@ -143,7 +143,7 @@ def test_a_cancelled_worker_loses_its_progress_or_raises(client: Client, job: st
 
 
 def test_a_cancelled_run_is_completed_or_failed(client: Client, job: str) -> None:
-    after = []
+    after: list[str] = []
     with client.run(job) as run:
         run.progress(succeeded=1)
         client.cancel(job)
@@ -417,7 +417,7 @@ def test_a_wait_that_is_over_gives_no_state(client: Client, job: str) -> None:
 
 def test_a_watcher_dies_with_the_writer(writers: Writers, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("actorstate.client.sync.WAIT_SLICE_S", 0.5)
-    writer, states = writers().start(), []
+    writer, states = writers().start(), list[JobState]()
     with connect(writer.directory) as client, connect(writer.directory) as watching:
         client.create("job")
         beside = Aside(lambda: states.extend(watching.watch("job")))

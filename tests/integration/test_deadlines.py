@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from actorstate.client.calls import Call, NoAnswer
-from actorstate.client.sync import Client, Transport, connect
+from actorstate.client.sync import Client, connect
+from actorstate.client.sync.pool import Transport
 from actorstate.config import ClientSettings
 from actorstate.core.messages.replies import Reply
 from actorstate.errors import ActorStateError, Busy, JobNotFound, OutcomeUnknown, WriterUnavailable

@@ -1,6 +1,5 @@
 """A worker's process ends, one way or another, and nothing that it said is lost; what cannot be said is told."""
 
-import multiprocessing
 import os
 import signal
 import sys
@@ -9,7 +8,6 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from multiprocessing.process import BaseProcess
 
 import pytest
 
@@ -19,6 +17,7 @@ from actorstate.config import ClientSettings
 from tests.support.processes import (
     HASTY,
     LIVELY,
+    PROCESSES,
     Child,
     client,
     ends_within,
@@ -120,7 +119,11 @@ def test_a_signal_between_two_rows_loses_or_doubles_one(client: Client, served: 
 def has_a_handler_of_its_own(directory: str, job: str, handler: str) -> None:
     """The user's handler (or SIG_IGN) is there before the block."""
     heard = threading.Event()
-    mine = signal.SIG_IGN if handler == "ignored" else lambda _number, _frame: heard.set()
+
+    def hears(_number: int, _frame: object) -> None:
+        heard.set()
+
+    mine = signal.SIG_IGN if handler == "ignored" else hears
     signal.signal(signal.SIGTERM, mine)
     with block_of(directory, job, "attach") as run:
         say_rows(run)
@@ -281,8 +284,7 @@ def waits_for_ever(directory: str, job: str) -> None:
 def starts_a_worker(directory: str, job: str, method: str, target: str, place: str = "outside") -> None:
     """Starts one multiprocessing worker, within a block of its own or outside; tells the worker's exit code."""
     targets: dict[str, Callable[[str, str], None]] = {"never": never_leaves_its_block, "waits": waits_for_ever}
-    context = multiprocessing.get_context(method)
-    worker: BaseProcess = context.Process(target=targets[target], args=(directory, job))  # type: ignore[attr-defined]
+    worker = PROCESSES[method](target=targets[target], args=(directory, job))
     own = block_of(directory, f"{job}-of-the-parent", "attach") if place == "within" else nullcontext()
     with own:
         worker.start()

@@ -4,13 +4,11 @@ The programs run in processes of their own, so that pytest itself never forks. E
 and without at-fork hooks, as under uWSGI, where comparing the pid must do.
 """
 
-import multiprocessing
 import os
 import signal
 import sys
 import threading
 from collections.abc import Callable
-from multiprocessing.context import BaseContext
 from pathlib import Path
 
 import pytest
@@ -19,6 +17,7 @@ from actorstate.client.sync import Client, connect
 from actorstate.errors import RunClosed
 from tests.support.processes import (
     LIVELY,
+    PROCESSES,
     Aside,
     Child,
     client,
@@ -211,7 +210,7 @@ def forks_while_the_sender_is_busy(directory: str, job: str) -> None:
         held, release = threading.Event(), threading.Event()
 
         def hold() -> None:
-            with run.sender._changed:
+            with run.sender._changed:  # pyright: ignore[reportPrivateUsage]
                 held.set()
                 release.wait(10)
 
@@ -255,6 +254,8 @@ def leaves_its_pid_to_a_grandchild(directory: str, job: str) -> None:
 
 
 def test_a_pid_that_comes_again_finds_the_sockets_of_its_predecessor(served: WriterProcess, job: str) -> None:
+    told: object = "taken"
+    errors = ""
     for number in range(5):
         with Child(leaves_its_pid_to_a_grandchild, served.directory, f"{job}-{number}") as parent:
             parent.ends_well()
@@ -284,10 +285,9 @@ def starts_workers(directory: str, job: str, method: str) -> None:
     client = connect(directory, settings=LIVELY)
     client.create(job)
     _inherited.append(client)
-    context: BaseContext = multiprocessing.get_context(method)
     with client.attach(job) as run:
         run.progress(succeeded=1)
-        crew = [context.Process(target=counts, args=(directory, job, 50)) for _ in range(4)]  # type: ignore[attr-defined]
+        crew = [PROCESSES[method](target=counts, args=(directory, job, 50)) for _ in range(4)]
         for process in crew:
             process.start()
         for process in crew:

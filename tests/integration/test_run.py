@@ -28,6 +28,7 @@ from tests.support.inprocess import WriterThread
 from tests.support.processes import (
     HASTY,
     LIVELY,
+    WITHIN_S,
     Aside,
     Child,
     client,
@@ -131,7 +132,8 @@ def test_a_run_is_used_after_its_block(client: Client, job: str) -> None:
     client.create(job)
     with client.attach(job) as run:
         pass
-    for use in (lambda: run.progress(succeeded=1), lambda: run.checkpoint(1), run.flush, run.complete):
+    uses: list[Callable[[], object]] = [lambda: run.progress(succeeded=1), lambda: run.checkpoint(1), run.flush]
+    for use in [*uses, run.complete]:
         with pytest.raises(RunClosed):
             use()
     assert client.get(job).progress.processed == 0
@@ -408,8 +410,9 @@ def test_a_small_checkpoint_beside_one_too_large_is_acknowledged_and_dropped(
 def wait_said(run: Run, number: int) -> None:
     """Returns once so many more things wait to be sent."""
     sender = run.sender
-    with sender._changed:
-        assert sender._changed.wait_for(lambda: sender._said - sender._heard >= number, 30)
+    changed = sender._changed  # pyright: ignore[reportPrivateUsage]
+    with changed:
+        assert changed.wait_for(lambda: sender._said - sender._heard >= number, WITHIN_S)  # pyright: ignore[reportPrivateUsage]
 
 
 def is_refused(saver: Aside) -> bool:

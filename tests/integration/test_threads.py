@@ -1,23 +1,34 @@
 """One client in many threads: each gets the answers to its own questions, and none waits for another."""
 
 import contextlib
+import faulthandler
 import gc
 import signal
 import sys
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from actorstate.client.sync import Client, connect
+from actorstate.client.sync.pool import Link
 from actorstate.errors import ActorStateError, JobNotFound
-from tests.support.processes import LIVELY, Aside, Child, client, job, served, together
+from tests.support.processes import LIVELY, WITHIN_S, Aside, Child, client, job, served, together
 from tests.support.writer import WriterProcess
 
 __all__ = ["client", "job", "served"]
 
 THREADS = 8
+
+
+def links_of(client: Client) -> list[Link]:
+    """What its client holds in each process that it was used in."""
+    return list(client._transport._links.values())  # pyright: ignore[reportPrivateUsage]
+
+
+def asking(client: Client, job: str) -> Callable[[int], object]:
+    return lambda _place: client.get(job)
 
 
 def ask_for_own(client: Client, job: str, place: int, times: int) -> None:
@@ -61,7 +72,7 @@ def test_the_first_calls_of_a_client_made_at_once_share_half_a_link(
             ask_for_own(fresh, f"{job}-{number}", place, 3)
 
         together(THREADS, begin)
-        assert len(fresh._transport._links) == 1
+        assert len(links_of(fresh)) == 1
         fresh.close()
 
 
@@ -72,7 +83,7 @@ def test_a_link_that_lost_the_race_to_be_first_is_never_closed(served: WriterPro
         warnings.simplefilter("always")
         for _ in range(20):
             with connect(served.directory) as fresh:
-                together(THREADS, lambda _place, fresh=fresh: fresh.get(job))
+                together(THREADS, asking(fresh, job))
         gc.collect()
     assert not [warning for warning in caught if issubclass(warning.category, ResourceWarning)]
 
@@ -82,7 +93,12 @@ def test_threads_that_count_in_one_run_lose_a_row(client: Client, job: str) -> N
     each = 500
     client.create(job)
     with client.attach(job) as run:
-        together(THREADS, lambda place: [run.progress(succeeded=1, bytes=place) for _ in range(each)])
+
+        def count(place: int) -> None:
+            for _ in range(each):
+                run.progress(succeeded=1, bytes=place)
+
+        together(THREADS, count)
     progress = client.get(job).progress
     assert (progress.processed, progress.bytes) == (THREADS * each, each * sum(range(THREADS)))
 
@@ -129,6 +145,8 @@ def test_closing_under_a_waiting_thread_gives_it_an_untyped_error(
 
 def closes_under_threads(directory: str, job: str) -> None:
     """Closes its client again and again while eight threads ask."""
+    faulthandler.dump_traceback_later(WITHIN_S / 2, exit=True)
+    sys.setswitchinterval(1e-6)
     over = threading.Event()
     closing = connect(directory)
 
@@ -138,7 +156,7 @@ def closes_under_threads(directory: str, job: str) -> None:
                 assert closing.get(job).id == job
 
     asking = [Aside(ask) for _ in range(THREADS)]
-    for _ in range(300):
+    for _ in range(500):
         closing.get(job)
         closing.close()
     over.set()
@@ -147,6 +165,12 @@ def closes_under_threads(directory: str, job: str) -> None:
     assert closing.get(job).id == job
 
 
+CLOSING = (
+    "defect: between `used`, `closed` and term() there is no lock: abort, hang or ZMQError (client/sync/pool.py, Link)"
+)
+
+
+@pytest.mark.xfail(strict=True, reason=CLOSING)
 def test_closing_under_busy_threads_aborts_the_process(served: WriterProcess, client: Client, job: str) -> None:
     client.create(job)
     with Child(closes_under_threads, served.directory, job) as child:
@@ -171,6 +195,6 @@ def test_a_thread_that_ends_leaves_its_socket_unused(client: Client, job: str) -
     before = threading.active_count()
     for _ in range(50):
         Aside(lambda: client.get(job)).result()
-    [link] = client._transport._links.values()
+    [link] = links_of(client)
     assert len(link.idle) <= 2
     assert threading.active_count() == before

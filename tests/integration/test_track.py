@@ -102,7 +102,7 @@ def test_killed_workers_and_killed_writers_lose_a_row_or_count_one_twice(writers
 
 
 def test_a_writer_killed_under_a_track_loses_a_row_or_counts_one_twice(writers: Writers) -> None:
-    writer, rows, seen = writers().start(), range(300), []
+    writer, rows, seen = writers().start(), range(300), list[int]()
     chance = random.Random(SEED)
     deaths = {chance.randrange(300) for _ in range(3)}
     print(f"seed {SEED}: the writer is killed at rows {sorted(deaths)}")
@@ -260,20 +260,23 @@ def by_key(client: Client, job: str, keys: list[int], *, upto: int | None = None
 def dies_among_keys(directory: str, job: str) -> None:
     """Keys 10, 20, ... 100; saves at every fourth, counts 6, and dies."""
     with connect(directory, settings=LIVELY) as client, client.attach(job) as run:
-        for key in run.track(range(10, 101, 10), key=lambda key: key, every=4):
+        for key in run.track(TENS, key=lambda key: key, every=4):
             if key == 70:
                 run.flush()
                 os.kill(os.getpid(), signal.SIGKILL)
 
 
+TENS = list(range(10, 101, 10))
+
+
 @pytest.mark.parametrize(
-    ("change", "yielded", "processed"),
+    ("keys", "yielded", "processed"),
     [
-        (lambda keys: keys, [50, 60, 70, 80, 90, 100], 10),
-        (lambda keys: [1, 2, 3, 11, *keys[1:]], [50, 60, 70, 80, 90, 100], 10),
-        (lambda keys: keys[3:], [50, 60, 70, 80, 90, 100], 10),
-        (lambda keys: keys[5:], [60, 70, 80, 90, 100], 10),
-        (lambda keys: [5, *keys, 110], [50, 60, 70, 80, 90, 100, 110], 11),
+        (TENS, [50, 60, 70, 80, 90, 100], 10),
+        ([1, 2, 3, 11, *TENS[1:]], [50, 60, 70, 80, 90, 100], 10),
+        (TENS[3:], [50, 60, 70, 80, 90, 100], 10),
+        (TENS[5:], [60, 70, 80, 90, 100], 10),
+        ([5, *TENS, 110], [50, 60, 70, 80, 90, 100, 110], 11),
     ],
     ids=["same", "inserted", "deleted", "deleted-beyond-done", "both-ends"],
 )
@@ -281,7 +284,7 @@ def test_rows_inserted_or_deleted_before_the_position_shift_a_track_by_key(
     client: Client,
     served: WriterProcess,
     job: str,
-    change: Callable[[list[int]], list[int]],
+    keys: list[int],
     yielded: list[int],
     processed: int,
 ) -> None:
@@ -289,7 +292,7 @@ def test_rows_inserted_or_deleted_before_the_position_shift_a_track_by_key(
     with Child(dies_among_keys, served.directory, job) as child:
         assert child.wait() == -signal.SIGKILL
     assert client.get(job).progress.processed == 6
-    assert by_key(client, job, change(list(range(10, 101, 10)))) == yielded
+    assert by_key(client, job, keys) == yielded
     assert client.get(job).progress.processed == processed
 
 
@@ -438,7 +441,7 @@ def test_a_failed_commit_of_the_user_is_followed_by_a_save(client: Client, job: 
 
 def test_an_empty_track_is_never_finished(client: Client, job: str) -> None:
     with client.run(job) as run:
-        assert list(run.track([], total=0)) == []
+        assert list(run.track(range(0), total=0)) == []
     state = client.get(job)
     assert (state.status, state.progress.processed, state.progress.percent) == ("completed", 0, 100.0)
     assert state.tracks["default"].worker == ""

@@ -4,11 +4,13 @@ import os
 import re
 import signal
 import socket
+import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import zmq
 
 from actorstate.writer.server import TICK_S
 from tests.support.wire import Producer, Wire, applied_in, join
@@ -35,6 +37,29 @@ def test_a_writer_never_forks(writers: Writers, tmp_path: Path) -> None:
     births = [line for line in trace.read_text().splitlines() if re.search(r"\b(fork|vfork|clone3?)\(", line)]
     assert births
     assert [line for line in births if "CLONE_THREAD" not in line] == []
+
+
+def test_an_idle_writer_with_subscribers_sleeps(writers: Writers) -> None:
+    writer = writers().start()
+    context = zmq.Context()
+    feed: zmq.Socket[bytes] = context.socket(zmq.SUB)
+    feed.connect(writer.endpoint.changes)
+    for job in ("one", "two"):
+        feed.setsockopt_string(zmq.SUBSCRIBE, job)
+    with Wire(writer.endpoint) as wire:
+        join(wire, "job")
+        before, began = cpu_s(writer.pid), time.monotonic()
+        assert wire.hear(2 * TICK_S) == []
+        share = (cpu_s(writer.pid) - before) / (time.monotonic() - began)
+    context.destroy(linger=0)
+    print(f"an idle writer uses {share:.0%} of a core")
+    assert share < 0.5
+
+
+def cpu_s(pid: int) -> float:
+    """Seconds of processor time that the process has used."""
+    user, system = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
 @contextmanager

@@ -45,6 +45,8 @@ Key = tuple[bytes, int]
 names = st.sampled_from(["w1", "w2", "w3"])
 few = st.integers(0, 9)
 increments = st.builds(Counts, few, few, few, few, few)
+rarely = st.sampled_from([False, False, False, False, True])
+"""An end ends most of what could still happen."""
 stale = st.sampled_from([0, 0, 0, 0, 1])
 """How far beside its incarnation a worker speaks: mostly not at all."""
 
@@ -117,7 +119,7 @@ class ActorMachine(RuleBasedStateMachine):
     def actor(self) -> Actor:
         return self.rehearsal.actor
 
-    @initialize(workers=st.integers(0, 3))
+    @initialize(workers=st.sampled_from([0, 1, 2, 2, 3, 3]))
     def begin(self, workers: int) -> None:
         self.ask(CreateJob(JOB, total=100), P1)
         for place in range(workers):
@@ -156,18 +158,23 @@ class ActorMachine(RuleBasedStateMachine):
     def track(self, worker: str, counted: int, done: int, *, live: bool) -> None:
         self.ask(self.report_of(worker, 0, tracks={"t": TrackPoint(counted, done, live=live)}), P2)
 
-    @rule(status=st.sampled_from(["completed", "failed"]), worker=names, beside=stale, alone=st.booleans())
-    def finish(self, status: Literal["completed", "failed"], worker: str, beside: int, *, alone: bool) -> None:
+    @rule(status=st.sampled_from(["completed", "failed"]), worker=names, beside=stale, alone=st.booleans(), now=rarely)
+    def finish(
+        self, status: Literal["completed", "failed"], worker: str, beside: int, *, alone: bool, now: bool
+    ) -> None:
+        if not now:
+            return
         named = (worker, self.incarnation(worker, beside)) if alone else ("", 0)
         self.ask(FinishJob(JOB, status, None, *named), P2)
 
-    @rule(intent=st.sampled_from(["pause", "resume", "cancel"]), later=st.booleans())
+    @rule(intent=st.sampled_from(["pause", "pause", "resume", "resume", "cancel"]), later=st.booleans())
     def control(self, intent: Intent, *, later: bool) -> None:
         self.ask(ControlJob(JOB, intent), P2, later=later)
 
-    @rule()
-    def delete(self) -> None:
-        self.ask(DeleteJob(JOB), P2)
+    @rule(now=rarely)
+    def delete(self, *, now: bool) -> None:
+        if now:
+            self.ask(DeleteJob(JOB), P2)
 
     @rule(worker=names, beside=stale, health=st.sampled_from(["healthy", "late", "stalled", "dead", "dead"]))
     def judge(self, worker: str, beside: int, health: Health) -> None:
@@ -198,9 +205,17 @@ class ActorMachine(RuleBasedStateMachine):
         producer, number = keys[place % len(keys)]
         self.open[producer].discard(number)
 
-    @rule(seconds=st.sampled_from([0.0, 0.1, 1.0, 30.0, PRODUCER_IDLE_S + 1]))
+    @rule(seconds=st.sampled_from([0.0, 0.1, 1.0, 30.0]))
     def wait(self, seconds: float) -> None:
         self.rehearsal.seconds += seconds
+
+    @rule(worker=names, silent=st.sampled_from([P1, P2]))
+    def work_on_while_one_is_silent(self, worker: str, silent: bytes) -> None:
+        """Long enough to be forgotten, if what the other one says makes a keyframe due."""
+        self.rehearsal.seconds += PRODUCER_IDLE_S + 1
+        speaking = P2 if silent == P1 else P1
+        self.ask(self.report_of(worker, 0, checkpoints={"a": b"x" * 30_000}), speaking)
+        self.commit()
 
     @rule()
     def commit(self) -> None:

@@ -7,6 +7,7 @@ A child runs one function of a test module, with text arguments, in a Python of 
 import contextlib
 import importlib
 import json
+import multiprocessing
 import os
 import re
 import select
@@ -16,8 +17,10 @@ import sys
 import tempfile
 import threading
 import time
+import traceback
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import IO, Self, cast
 
@@ -162,9 +165,17 @@ def forked(child: Callable[[], object]) -> int:
         child()
         code = 0
     except BaseException:  # noqa: BLE001 - the edge of a forked process
-        sys.excepthook(*sys.exc_info())
+        traceback.print_exc()
     finally:
         os._exit(code)
+
+
+PROCESSES: dict[str, type[BaseProcess]] = {
+    "fork": multiprocessing.get_context("fork").Process,
+    "forkserver": multiprocessing.get_context("forkserver").Process,
+    "spawn": multiprocessing.get_context("spawn").Process,
+}
+"""multiprocessing's processes by start method."""
 
 
 def together(number: int, work: Callable[[int], object]) -> None:

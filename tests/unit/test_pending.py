@@ -45,6 +45,11 @@ def by_key(name: str) -> Say:
     return lambda pending: pending.tracks.__setitem__(name, point)
 
 
+def naming_errors(text: str) -> Say:
+    """As many errors as a report holds, under names as long as they may be."""
+    return lambda pending: pending.add_errors([ErrorReport("é" * 256, text)] * MAX_ERRORS)
+
+
 def throttling(seconds: float) -> Say:
     def put(pending: Pending) -> None:
         pending.throttled_s += seconds
@@ -188,10 +193,7 @@ def test_a_full_report_is_larger_than_a_frame_may_be() -> None:
     puts: list[Say] = []
     for number in range(40):
         puts += [naming("checkpoints", f"{number}", data), naming("meta", f"{number}", data), stepping("s", data)]
-    puts += [
-        lambda pending: pending.add_errors([ErrorReport("é" * 256, text)] * MAX_ERRORS),
-        *(by_key(f"track-{number}") for number in range(1_000)),
-    ]
+    puts += [naming_errors(text), *(by_key(f"track-{number}") for number in range(1_000))]
     for report in taken(said(Book(), *puts)):
         assert len(codec.encode(Request(1, report))) < WriterSettings().max_frame_bytes
 

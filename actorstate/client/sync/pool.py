@@ -7,6 +7,7 @@ the hook is there as well, because pids come again.
 
 import contextlib
 import os
+import threading
 import time
 import weakref
 from pathlib import Path
@@ -36,23 +37,26 @@ class Link:
         self.numbers = Numbers()
         self.context = zmq.Context()
         self.idle: list[zmq.Socket[bytes]] = []
-        self.used: set[zmq.Socket[bytes]] = set()
-        self.closed = False
+        self.lock = threading.Lock()
+        self.using = 0
+        self.closed = self.ended = False
         self.epoch = 0
 
     def close(self) -> None:
         """Closes idle sockets; those in use are closed by their threads, and the last one ends the context."""
-        self.closed = True
-        while self.idle:
-            with contextlib.suppress(IndexError):
+        with self.lock:
+            self.closed = True
+            while self.idle:
                 self.idle.pop().close(int(self._settings.linger_s * 1000))
-        if not self.used:
-            self.context.term()
+        self.end_unused()
 
-    def give_back(self, channel: "zmq.Socket[bytes]") -> None:
-        """After `close`, for a socket that was in use at the time."""
-        channel.close(int(self._settings.linger_s * 1000))
-        self.close()
+    def end_unused(self) -> None:
+        """Ends the context, once, when the link is closed and no thread has a socket of it: else that would hang."""
+        with self.lock:
+            ends = self.closed and not self.using and not self.ended
+            self.ended = self.ended or ends
+        if ends:
+            self.context.term()
 
     def open(self) -> "zmq.Socket[bytes]":
         """A new socket on its way to the writer. Raises NoAnswer when the directory names none."""
@@ -138,35 +142,31 @@ class Transport:
     def _attempt(self, call: Call) -> Reply:
         link = self._links.get(os.getpid()) or self._new_link()
         until = min(call.deadline, time.monotonic() + self.settings.attempt_s + getattr(call.body, "wait_s", 0.0))
-        try:
-            channel = link.idle.pop()
-        except IndexError:
-            channel = link.open()
-        reply = None
-        link.used.add(channel)
+        with link.lock:
+            if link.closed:
+                raise self._no_answer("the client was closed")
+            channel = link.idle.pop() if link.idle else link.open()
+            link.using += 1
+        ours: list[Reply] = []
         try:
             try:
                 channel.send(call.frame, zmq.NOBLOCK)
             except zmq.Again:
                 self._send_once_connected(channel, call, until)
             call.first_sent = call.first_sent or time.monotonic()
-            while reply is None:
+            while not ours:
                 if not channel.poll(max(0, int((until - time.monotonic()) * 1000) + 1)):
                     raise self._no_answer("its writer did not answer")
                 replies = codec.decode_replies(channel.recv())
                 ours = [each for each in replies if each.id in {call.id, 0} and each.epoch >= link.epoch]
-                reply = ours[0] if ours else None
-        except BaseException:
-            channel.close(0)
-            raise
         finally:
-            link.used.discard(channel)
-        link.epoch = reply.epoch
-        if link.closed:
-            link.give_back(channel)
-        else:
-            link.idle.append(channel)
-        return settled(call, reply)
+            with link.lock:
+                link.using -= 1
+                link.idle.append(channel) if ours and not link.closed else channel.close(0)
+            if link.closed:
+                link.end_unused()
+        link.epoch = ours[0].epoch
+        return settled(call, ours[0])
 
     def _send_once_connected(self, channel: "zmq.Socket[bytes]", call: Call, until: float) -> None:
         while channel.poll(max(0, int((until - time.monotonic()) * 1000) + 1), zmq.POLLOUT):
@@ -197,10 +197,10 @@ class Transport:
 
     def _drop_idle(self) -> None:
         """Where one socket had no answer the others lead nowhere either, and would cost an attempt each."""
-        idle = (self._links.get(os.getpid()) or self._new_link()).idle
-        while idle:
-            with contextlib.suppress(IndexError):
-                idle.pop().close(0)
+        link = self._links.get(os.getpid()) or self._new_link()
+        with link.lock:
+            while link.idle:
+                link.idle.pop().close(0)
 
     def _addressed(self, error: ActorStateError) -> ActorStateError:
         """The writer does not know how its directory is called here; a hint should work when typed."""
