@@ -165,12 +165,6 @@ def closes_under_threads(directory: str, job: str) -> None:
     assert closing.get(job).id == job
 
 
-CLOSING = (
-    "defect: between `used`, `closed` and term() there is no lock: abort, hang or ZMQError (client/sync/pool.py, Link)"
-)
-
-
-@pytest.mark.xfail(strict=True, reason=CLOSING)
 def test_closing_under_busy_threads_aborts_the_process(served: WriterProcess, client: Client, job: str) -> None:
     client.create(job)
     with Child(closes_under_threads, served.directory, job) as child:

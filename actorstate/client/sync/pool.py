@@ -39,13 +39,14 @@ class Link:
         self.idle: list[zmq.Socket[bytes]] = []
         self.lock = threading.Lock()
         self.using = 0
-        self.closed = self.ended = False
+        self.closed = threading.Event()
+        self.ended = False
         self.epoch = 0
 
     def close(self) -> None:
         """Closes idle sockets; those in use are closed by their threads, and the last one ends the context."""
         with self.lock:
-            self.closed = True
+            self.closed.set()
             while self.idle:
                 self.idle.pop().close(int(self._settings.linger_s * 1000))
         self.end_unused()
@@ -53,7 +54,7 @@ class Link:
     def end_unused(self) -> None:
         """Ends the context, once, when the link is closed and no thread has a socket of it: else that would hang."""
         with self.lock:
-            ends = self.closed and not self.using and not self.ended
+            ends = self.closed.is_set() and not self.using and not self.ended
             self.ended = self.ended or ends
         if ends:
             self.context.term()
@@ -143,7 +144,7 @@ class Transport:
         link = self._links.get(os.getpid()) or self._new_link()
         until = min(call.deadline, time.monotonic() + self.settings.attempt_s + getattr(call.body, "wait_s", 0.0))
         with link.lock:
-            if link.closed:
+            if link.closed.is_set():
                 raise self._no_answer("the client was closed")
             channel = link.idle.pop() if link.idle else link.open()
             link.using += 1
@@ -162,8 +163,8 @@ class Transport:
         finally:
             with link.lock:
                 link.using -= 1
-                link.idle.append(channel) if ours and not link.closed else channel.close(0)
-            if link.closed:
+                link.idle.append(channel) if ours and not link.closed.is_set() else channel.close(0)
+            if link.closed.is_set():
                 link.end_unused()
         link.epoch = ours[0].epoch
         return settled(call, ours[0])
