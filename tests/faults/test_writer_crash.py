@@ -21,7 +21,8 @@ BURST = 400
 """Less than a mailbox holds, so that none is refused."""
 
 
-@pytest.mark.parametrize("event", ["commit.synced", slow("commit.started"), slow("store.written")])
+@pytest.mark.slow
+@pytest.mark.parametrize("event", ["commit.started", "store.written", "commit.synced"])
 def test_a_kill_at_any_event_of_any_commit_loses_no_acknowledged_row(event: str, writers: Writers) -> None:
     rows, healthy = 4, writers().start()
     with Wire(healthy.endpoint) as wire:

@@ -21,7 +21,7 @@ from tests.support.writer import WriterProcess, Writers, writers
 
 __all__ = ["writers"]
 
-BRIEF = replace(HASTY, timeout_s=0.25)
+BRIEF = replace(HASTY, timeout_s=0.25, attempt_s=0.2)
 DEADLINE_S = BRIEF.timeout_s
 READS: dict[str, Callable[[Client], object]] = {
     "get": lambda client: client.get("job"),

@@ -174,7 +174,7 @@ def test_a_forked_child_is_given_a_row_of_its_parents_track(served: WriterProces
 
 
 def child_leaves_the_parents_block(directory: str, job: str, how: str) -> None:
-    """A forked child falls out of its parent's block."""
+    """A forked child falls out of its parent's block, with nothing to say and no error."""
     client = connect(directory, settings=LIVELY)
     client.create(job)
     pid = -1
@@ -182,22 +182,30 @@ def child_leaves_the_parents_block(directory: str, job: str, how: str) -> None:
         with client.attach(job, worker="parent") as run:
             pid = os.fork()
             if pid == 0 and how == "exit":
-                sys.exit(0)
+                sys.exit(7)
             if pid:
-                assert joined(pid) == 0
+                tell(joined(pid))
                 run.progress(succeeded=1)
                 run.flush()
                 assert list(client.get(job).workers) == ["parent"]
+        end_of_child(pid, 0)
+    except SystemExit:
+        end_of_child(pid, 7)
     finally:
-        if pid == 0:
-            os._exit(0)
-    tell("unharmed")
+        end_of_child(pid, 1)
 
 
-@pytest.mark.parametrize("how", ["exit", "end"])
-def test_a_forked_child_detaches_its_parents_worker(served: WriterProcess, client: Client, job: str, how: str) -> None:
+def end_of_child(pid: int, code: int) -> None:
+    if pid == 0:
+        os._exit(code)
+
+
+@pytest.mark.parametrize(("how", "code"), [("exit", 7), ("end", 0)])
+def test_a_forked_child_detaches_its_parents_worker(
+    served: WriterProcess, client: Client, job: str, how: str, code: int
+) -> None:
     with Child(child_leaves_the_parents_block, served.directory, job, how) as parent:
-        parent.expect("unharmed")
+        parent.expect(code)
         parent.ends_well()
     assert client.get(job).progress.processed == 1
 

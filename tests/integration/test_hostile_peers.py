@@ -239,6 +239,7 @@ def test_a_reader_that_never_reads_does_not_fill_the_memory(pause_every: int, wr
     assert growth_by_an_unread_reader(writers().start(), each_kib=800, pause_every=pause_every) < MAX_GROWTH_BYTES
 
 
+@pytest.mark.slow
 def test_a_reader_that_never_reads_does_not_keep_others_waiting(writers: Writers) -> None:
     growth_by_an_unread_reader(writers().start(), each_kib=80, pause_every=1)
 
@@ -283,6 +284,7 @@ def growth_by_an_unread_reader(writer: WriterProcess, each_kib: int, pause_every
     return grown
 
 
+@pytest.mark.slow
 def test_a_refused_request_that_is_repeated_for_ever_does_not_fill_the_memory(writers: Writers) -> None:
     writer = writers().start()
     with Wire(writer.endpoint) as wire:

@@ -14,7 +14,7 @@ import zmq
 
 from actorstate.writer.server import TICK_S
 from tests.support.wire import Producer, Wire, applied_in, join
-from tests.support.writer import Writers, hanging, slow, writers
+from tests.support.writer import Writers, hanging, writers
 
 __all__ = ["writers"]
 
@@ -105,9 +105,8 @@ def test_a_service_manager_is_told_of_readiness_and_of_the_end(kind: str, writer
         assert told(channel) == "STOPPING=1"
 
 
-@pytest.mark.parametrize(
-    "fault", ["hang@commit.started:0:beside", slow("hang@commit.started:0"), slow("hang@store.written:0")]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", ["hang@commit.started:0:beside", "hang@commit.started:0", "hang@store.written:0"])
 def test_a_watchdog_is_not_fed_while_the_disk_hangs(fault: str, writers: Writers, tmp_path: Path) -> None:
     environment = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": WATCHDOG_USEC}
     with service_manager(environment["NOTIFY_SOCKET"]) as channel:
