@@ -21,6 +21,7 @@ from actorstate.core.messages.replies import (
     WriterState,
     found,
     listed,
+    size_of,
 )
 from actorstate.core.messages.requests import Body, Get, Heartbeat, ListJobs, Request
 from actorstate.errors import ActorStateError, CorruptJob, JobNotFound
@@ -58,7 +59,7 @@ class Answers:
 
     def __init__(self, store: Store, residents: Residents, committer: Committer, settings: WriterSettings) -> None:
         self._store, self._residents, self._committer, self._settings = store, residents, committer, settings
-        self.waiters: dict[str, list[Waiter]] = defaultdict(list)
+        self.waiters: dict[str, dict[tuple[bytes, int], Waiter]] = {}
         self._held = 0
         self._changed: set[str] = set()
         self._started = time.monotonic()
@@ -89,19 +90,22 @@ class Answers:
         """When (monotonic) the first waiting reader must get its answer; never, if nobody waits."""
         if self._changed:
             return 0.0
-        return min((waiter.until for held in self.waiters.values() for waiter in held), default=float("inf"))
+        return min((waiter.until for held in self.waiters.values() for waiter in held.values()), default=float("inf"))
 
     def due(self, monotonic: float) -> Iterator[tuple[Waiter, Answer]]:
-        """Readers whose wait is over, and what they get."""
-        for job in list(self.waiters):
-            held = self.waiters[job]
-            over = [waiter for waiter in held if job in self._changed or waiter.until <= monotonic]
-            if not over:
-                continue
-            for waiter in over:
-                held.remove(waiter)
-                yield waiter, self._look_again(waiter, monotonic)
-            self._held -= len(over)
+        """Readers whose wait is over, and what they get; those beyond a round's bytes come in the next one."""
+        size = 0
+        for job, held in list(self.waiters.items()):
+            changed = job in self._changed
+            for key in [key for key, waiter in held.items() if changed or waiter.until <= monotonic]:
+                if size > MAX_LIST_BYTES:
+                    return
+                waiter = held.pop(key)
+                self._held -= 1
+                answer = self._look_again(waiter, monotonic)
+                size += size_of(answer) if isinstance(answer, Found) else 0
+                yield waiter, answer
+            self._changed.discard(job)
             if not held:
                 del self.waiters[job]
         self._changed.clear()
@@ -115,8 +119,9 @@ class Answers:
         finished = actor.document is not None and actor.document.finished
         if body.wait_s <= 0 or finished or self._held >= self._settings.max_waiters:
             return NotModified(actor.revision)
-        self.waiters[body.job].append(Waiter(client, number, body.job, body.newer_than, monotonic + body.wait_s))
-        self._held += 1
+        held = self.waiters.setdefault(body.job, {})
+        self._held += (client, number) not in held
+        held[client, number] = Waiter(client, number, body.job, body.newer_than, monotonic + body.wait_s)
         return None
 
     def _found(self, actor: Actor, monotonic: float) -> Found:

@@ -125,7 +125,7 @@ class Committer:
     def settle(self, batch: Batch, residents: Residents) -> list[Outcome]:
         """Confirms or aborts the actors and returns what to tell whom. Raises what must end the writer."""
         if batch.error is not None:
-            return self._aborted(batch, batch.error)
+            return self._aborted(batch, batch.error, residents)
         for actor in batch.actors:
             actor.confirm()
         for actor in batch.broken:
@@ -176,11 +176,13 @@ class Committer:
         telemetry.event("actor.failed", job=actor.job, error=error, failures=actor.failures)
         return ActorFailed(f"the actor of job {actor.job!r} failed: {error!r}", job=actor.job)
 
-    def _aborted(self, batch: Batch, error: BaseException) -> list[Outcome]:
+    def _aborted(self, batch: Batch, error: BaseException, residents: Residents) -> list[Outcome]:
         if not isinstance(error, DiskFull):
             raise error
         for actor in batch.actors:
             actor.abort()
+        for actor in batch.broken:
+            residents.reload(actor)
         telemetry.event("commit.refused", error=error)
         return [(envelope, actor, error) for envelope, actor, _ in batch.outcomes]
 

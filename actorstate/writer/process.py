@@ -83,7 +83,6 @@ def _serve(
             notify("READY=1")
             ready(endpoint)
             drained = server.run()
-        notify("STOPPING=1")
         if not drained:
             log.critical("the disk did not answer in time; what was not acknowledged is not written")
             os._exit(EXIT_STORE)  # the commit thread may hang in the kernel: nothing here can wait for it
@@ -110,6 +109,7 @@ def _stopping(server: Server) -> Generator[None]:
 
     def stop(_number: int, _frame: FrameType | None) -> None:
         server.stop()
+        notify("STOPPING=1")
 
     previous = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
     wake = signal.set_wakeup_fd(server.wake_descriptor, warn_on_full_buffer=False)

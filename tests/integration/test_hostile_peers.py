@@ -245,7 +245,6 @@ def test_a_reader_that_never_reads_does_not_keep_others_waiting(writers: Writers
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(reason="Server._answer_waiters does not count its documents against MAX_REPLY_BYTES, as _read does")
 def test_news_for_many_who_wait_for_a_large_job_does_not_fill_the_memory(writers: Writers) -> None:
     writer = writers().start()
     meta = dict.fromkeys("abcd", bytes(200 * 1024))
