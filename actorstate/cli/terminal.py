@@ -63,7 +63,7 @@ def _picture(state: JobState, now: datetime, notice: str, width: int) -> Group:
     total = state.progress.total
     rows: list[RenderableType] = [
         _head(state),
-        ProgressBar(total=total or 1, completed=state.progress.processed, width=width, pulse=total is None),
+        _line(ProgressBar(total=total or 1, completed=state.progress.processed, width=width, pulse=total is None)),
         Text(_facts(state, now)),
     ]
     if state.reason:
@@ -71,6 +71,13 @@ def _picture(state: JobState, now: datetime, notice: str, width: int) -> Group:
     if notice:
         rows.append(Text(notice, "yellow"))
     return Group(*rows)
+
+
+def _line(bar: ProgressBar) -> Table:
+    """A bar alone ends without a new line; a row of a table does not."""
+    grid = Table.grid()
+    grid.add_row(bar)
+    return grid
 
 
 def _head(state: JobState) -> Text:
