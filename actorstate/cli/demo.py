@@ -10,7 +10,8 @@ from actorstate.demo.show import show_demo
 
 def _add_demo(parser: argparse.ArgumentParser) -> None:
     default = DemoOptions()
-    parser.add_argument("--source", type=Path, metavar="FILE.sqlite", help="migrate this database (default: index Python's library)")
+    source = "the database to copy (default: an index of Python's own library)"
+    parser.add_argument("--source", type=Path, metavar="FILE.sqlite", help=source)
     parser.add_argument("--dir", type=Path, metavar="DIR", help="keep everything there (default: a temporary folder)")
     add_timeout(parser, f"give up after so many seconds without any progress (default {default.patience_s:.0f})")
 

@@ -42,7 +42,7 @@ class Numbers:
         self.open: set[int] = set()
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Call:
     """One request from its number to its answer. `deadline` is CLOCK_MONOTONIC in seconds.
 

@@ -22,7 +22,7 @@ MAX_REPORT_BYTES = 1024 * 1024
 """What is over a report's limits goes with the next one."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Pending:
     """Merged reports."""
 
@@ -98,7 +98,7 @@ class Pending:
 Piece = Callable[[Pending], None]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Book:
     """What is merged, and the pieces said since."""
 

@@ -22,7 +22,7 @@ MAX_KEY_BYTES = 256
 SUCCEEDED = Counts(succeeded=1)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Position:
     """Where a track is: rows seen, rows ended (the loop came back), counted, and saved; with a key, their keys."""
 
@@ -53,7 +53,7 @@ class Turn:
     errors: tuple[ErrorReport, ...] = ()
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Turns:
     """Whose turn it is, per thread: two threads may run two tracks of one run, and a track lie within another."""
 

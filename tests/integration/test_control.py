@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from actorstate.client.run import Run
-from actorstate.client.sync import Client, connect
+from actorstate.client.sync import WAIT_SLICE_S, Client, connect
 from actorstate.config import ClientSettings, WriterSettings
 from actorstate.core.messages.document import JobState
 from actorstate.errors import JobFinished
@@ -38,6 +38,8 @@ from tests.support.writer import WriterProcess, Writers, writers
 
 __all__ = ["client", "job", "served", "writers"]
 
+SOON_S = WAIT_SLICE_S / 2
+"""News that comes with the end of a long poll, and not with the change itself, does not come by then."""
 ENOUGH = 10
 """Reads after which news that a test does not wait for would have come."""
 
@@ -384,7 +386,7 @@ def test_a_watcher_misses_the_end(client: Client, served: WriterProcess, job: st
             if ending == "cancelled":
                 wait_told(run, "cancel")
                 run.heed()
-        beside.result()
+        beside.result(SOON_S)
     assert states[-1].status == ending
     assert states[-1].progress.processed == 5
     revisions = [state.revision for state in states]
@@ -398,7 +400,7 @@ def test_a_reader_that_waits_is_not_told_of_a_change(client: Client, served: Wri
         for _ in range(ENOUGH):
             assert client.get_if_newer(job, before.revision) is None
         client.complete(job)
-        assert beside.result() == "completed"
+        assert beside.result(SOON_S) == "completed"
 
 
 def test_waiting_for_a_finished_job_takes_the_whole_timeout(client: Client, job: str) -> None:
@@ -406,7 +408,7 @@ def test_waiting_for_a_finished_job_takes_the_whole_timeout(client: Client, job:
     client.complete(job)
     last = client.get(job)
     beside = Aside(lambda: client.wait(job, after=last.revision, timeout_s=2 * WITHIN_S).status)
-    assert beside.result() == "completed"
+    assert beside.result(SOON_S) == "completed"
 
 
 def test_a_wait_that_is_over_gives_no_state(client: Client, job: str) -> None:

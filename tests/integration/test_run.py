@@ -4,7 +4,8 @@ import os
 import random
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
@@ -653,28 +654,52 @@ def test_the_users_error_is_replaced_when_somebody_has_ended_the_job(client: Cli
 FULL = "defect: DiskFull is retryable, and ends the run for good (client/sender.py, _work)"
 
 
-def test_a_full_disk_ends_the_run(tmp_path: Path) -> None:
+@contextmanager
+def disk_that_fills(directory: Path) -> Generator[threading.Event]:
+    """A writer of `directory`, whose disk is full while the event is set."""
     full = threading.Event()
 
     def refuse(_name: str, _fields: dict[str, object]) -> None:
         if full.is_set():
             raise DiskFull("injected: the disk is full")
 
-    with WriterThread(tmp_path / "jobs"), listening(refuse, "commit.started"):
-        client = connect(tmp_path / "jobs", settings=ClientSettings(timeout_s=0.5, heartbeat_s=0.1))
+    with WriterThread(directory), listening(refuse, "commit.started"):
+        yield full
+
+
+def test_a_full_disk_ends_the_run(tmp_path: Path) -> None:
+    settings = ClientSettings(timeout_s=0.5, heartbeat_s=0.1)
+    with disk_that_fills(tmp_path / "jobs") as full, connect(tmp_path / "jobs", settings=settings) as client:
         client.create("job")
-        with client, client.attach("job") as run:
+        with client.attach("job") as run:
             run.progress(succeeded=1)
             run.flush()
             full.set()
             run.progress(succeeded=1)
             for _ in range(3):  # longer than any one request may take
-                with pytest.raises(DiskFull):
+                with pytest.raises((DiskFull, WriterUnavailable)):
                     run.flush()
             full.clear()
             run.progress(succeeded=1)
             run.checkpoint("there is space again")
             assert client.get("job").progress.processed == 3
+
+
+HIDDEN = "defect: the sender's request ends no sooner than the checkpoint that waits for it (client/sender.py, _send)"
+
+
+@pytest.mark.xfail(strict=True, reason=HIDDEN)
+def test_a_full_disk_is_taken_for_a_writer_that_is_away(tmp_path: Path) -> None:
+    settings = ClientSettings(timeout_s=0.5, heartbeat_s=0.1)
+    with disk_that_fills(tmp_path / "jobs") as full, connect(tmp_path / "jobs", settings=settings) as client:
+        client.create("job")
+        with client.attach("job") as run:
+            full.set()
+            try:
+                with pytest.raises(DiskFull):
+                    run.checkpoint("no space")
+            finally:
+                full.clear()
 
 
 def test_a_client_closed_within_its_block_ends_the_run(client: Client, served: WriterProcess, job: str) -> None:

@@ -210,8 +210,8 @@ class Aside:
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
-    def result(self) -> object:
-        self._thread.join(WITHIN_S)
+    def result(self, within_s: float = WITHIN_S) -> object:
+        self._thread.join(within_s)
         assert not self._thread.is_alive(), "the thread beside the test hangs"
         if self._raised is not None:
             raise self._raised
