@@ -20,6 +20,8 @@ from actorstate.errors import ActorStateError, BadJobId, Busy, DiskFull, Outcome
 
 Answer = TypeVar("Answer")
 
+LAST_ATTEMPT_S = 0.05
+"""The last attempt begins so long before the deadline: one without time for an answer would hide the last error."""
 _valid_job_id = re.compile(JOB_ID_PATTERN)
 
 FIRST_WAIT_S, LONGEST_WAIT_S, JITTER_S = 0.05, 0.8, 0.05
@@ -111,7 +113,7 @@ def again(first: ActorStateError, attempt: Callable[[], Answer], deadline: float
 
     if not _may_pass(first):
         raise first
-    failed = [first]
+    failed, last_start = [first], deadline - LAST_ATTEMPT_S
     backoff = tenacity.wait_exponential_jitter(multiplier=FIRST_WAIT_S, max=LONGEST_WAIT_S, jitter=JITTER_S)
 
     def next_attempt() -> Answer:
@@ -122,12 +124,12 @@ def again(first: ActorStateError, attempt: Callable[[], Answer], deadline: float
     def wait_s(state: tenacity.RetryCallState) -> float:
         error = state.outcome.exception() if state.outcome else None
         asked_s = float(error.details.get("retry_after_s") or 0.0) if isinstance(error, Busy) else 0.0
-        return max(0.0, min(max(backoff(state), asked_s), deadline - time.monotonic()))
+        return max(0.0, min(max(backoff(state), asked_s), last_start - time.monotonic()))
 
     return tenacity.Retrying(
         retry=tenacity.retry_if_exception(_may_pass),
         wait=wait_s,
-        stop=lambda _state: time.monotonic() >= deadline,
+        stop=lambda _state: time.monotonic() >= last_start,
         reraise=True,
     )(next_attempt)
 

@@ -88,6 +88,7 @@ class Sender:
         self.totals = Totals()
         self.order = order
         self.messages = 0
+        self._patience_s = transport.settings.timeout_s / 2  # so that who waits for it hears in time what is wrong
         self._pid = os.getpid()
         self._thread = threading.Thread(target=self._work, name=f"actorstate-{member.job}", daemon=True)
         self._thread.start()
@@ -251,7 +252,7 @@ class Sender:
         return reply
 
     def _send(self, report: Report) -> Reply:
-        call = self._transport.start(report)
+        call = self._transport.start(report, self._patience_s)
         while True:
             self.messages += 1
             try:
@@ -269,7 +270,7 @@ class Sender:
             if self._closing:
                 call.give_up()
                 raise error
-        call.deadline = time.monotonic() + self._transport.settings.timeout_s
+        call.deadline = time.monotonic() + self._patience_s
         call.renew()
 
     def _beat(self) -> None:

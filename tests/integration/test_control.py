@@ -173,6 +173,7 @@ def test_a_withdrawn_pause_stops_the_worker(client: Client, job: str) -> None:
         revision = client.get(job).revision
         client.pause(job)
         client.resume(job)
+        unchanged(client, job, 5 * LIVELY.heartbeat_s)
         worker.feed(1, 2, 3, 4)
         processed(client, job, 4)
     assert worker.seen == [1, 2, 3, 4]

@@ -685,10 +685,27 @@ def test_a_full_disk_ends_the_run(tmp_path: Path) -> None:
             assert client.get("job").progress.processed == 3
 
 
-HIDDEN = "defect: the sender's request ends no sooner than the checkpoint that waits for it (client/sender.py, _send)"
+LAST = (
+    "defect: the attempt begun at the deadline has no time for an answer, and hides the refusals before it (calls.py)"
+)
 
 
-@pytest.mark.xfail(strict=True, reason=HIDDEN)
+@pytest.mark.xfail(strict=True, reason=LAST)
+def test_a_change_that_a_full_disk_refused_has_an_unknown_outcome(tmp_path: Path) -> None:
+    settings = ClientSettings(timeout_s=0.5)
+    with disk_that_fills(tmp_path / "jobs") as full, connect(tmp_path / "jobs", settings=settings) as client:
+        client.create("job")
+        full.set()
+
+        def create(place: int) -> None:
+            with pytest.raises(DiskFull):
+                client.create(f"another-{place}")
+
+        together(32, create)
+        full.clear()
+        assert client.create("another-0").status == "pending"
+
+
 def test_a_full_disk_is_taken_for_a_writer_that_is_away(tmp_path: Path) -> None:
     settings = ClientSettings(timeout_s=0.5, heartbeat_s=0.1)
     with disk_that_fills(tmp_path / "jobs") as full, connect(tmp_path / "jobs", settings=settings) as client:
