@@ -685,12 +685,6 @@ def test_a_full_disk_ends_the_run(tmp_path: Path) -> None:
             assert client.get("job").progress.processed == 3
 
 
-LAST = (
-    "defect: the attempt begun at the deadline has no time for an answer, and hides the refusals before it (calls.py)"
-)
-
-
-@pytest.mark.xfail(strict=True, reason=LAST)
 def test_a_change_that_a_full_disk_refused_has_an_unknown_outcome(tmp_path: Path) -> None:
     settings = ClientSettings(timeout_s=0.5)
     with disk_that_fills(tmp_path / "jobs") as full, connect(tmp_path / "jobs", settings=settings) as client:

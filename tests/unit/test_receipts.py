@@ -9,7 +9,7 @@ import pytest
 from actorstate.core.messages.replies import Applied, Receipt
 from actorstate.core.messages.requests import CreateJob, DeleteJob, Detach, FinishJob, Request
 from actorstate.core.receipts import MAX_IN_FLIGHT, MAX_PRODUCERS, MAX_UNCHANGED, PRODUCER_IDLE_S, remembered
-from actorstate.errors import ActorStateError, AlreadyAttached, BadMessage, Busy, OutcomeUnknown
+from actorstate.errors import ActorStateError, AlreadyAttached, BadMessage, Busy, JobFinished, OutcomeUnknown
 from tests.support.core import JOB, P1, P2, START, Rehearsal, attach, begun, control, counted
 
 LATE_S = PRODUCER_IDLE_S + 10
@@ -249,13 +249,24 @@ def test_a_failed_commit_forgets_what_was_answered_before_it() -> None:
 
 
 def test_an_answer_without_effect_that_rested_on_a_failed_commit_is_given_again(rehearsal: Rehearsal) -> None:
-    """`completed` twice in one commit: the second one has no effect, unless the first one failed."""
+    """`completed` twice in one commit: the second has no effect, but it has one when it is tried again alone."""
     first, second = (rehearsal.request(FinishJob(JOB, "completed"), id=number) for number in (10, 11))
     rehearsal.propose(first)
     rehearsal.propose(second)
     rehearsal.actor.abort()
-    third = rehearsal.send(rehearsal.request(FinishJob(JOB, "completed"), id=12))
-    assert (third.revision, rehearsal.document.status) == (3, "completed")
+    again = rehearsal.send(second)
+    assert (again.revision, rehearsal.document.status) == (3, "completed")
+
+
+def test_a_refusal_that_rested_on_a_failed_commit_is_given_again(rehearsal: Rehearsal) -> None:
+    """Refused because the job was completed, which it then was not."""
+    rehearsal.propose(rehearsal.request(FinishJob(JOB, "completed"), id=10))
+    late = counting(rehearsal, 11)
+    with pytest.raises(JobFinished):
+        rehearsal.propose(late)
+    rehearsal.actor.abort()
+    rehearsal.send(late)
+    assert rows(rehearsal) == 1
 
 
 def test_one_client_fills_the_memory_with_requests_without_effect(rehearsal: Rehearsal) -> None:
