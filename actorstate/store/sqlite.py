@@ -21,6 +21,7 @@ Automatic checkpoints are off, since SQLite swallows their errors and a failed f
 """
 
 import contextlib
+import errno
 import json
 import sqlite3
 import time
@@ -183,11 +184,15 @@ class SqliteStore:
 
     def rest(self) -> None:
         """Writes the head. A full disk only makes it lag: it then notices a little less."""
-        if self._head is not None and self._noted != self._commits:
-            with contextlib.suppress(OSError):
-                head = {"commits": self._commits, "chain": self._chain.hex()}
-                write_durably(self._head, json.dumps(head).encode() + b"\n")
-                self._noted = self._commits
+        if self._head is None or self._noted == self._commits:
+            return
+        head = {"commits": self._commits, "chain": self._chain.hex()}
+        try:
+            write_durably(self._head, json.dumps(head).encode() + b"\n")
+            self._noted = self._commits
+        except OSError as error:
+            if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+                raise StoreFailed(f"{self._head} cannot be written: {error}") from error
 
     def close(self) -> None:
         """See Store."""
