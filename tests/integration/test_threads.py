@@ -156,7 +156,7 @@ def closes_under_threads(directory: str, job: str) -> None:
                 assert closing.get(job).id == job
 
     asking = [Aside(ask) for _ in range(THREADS)]
-    for _ in range(500):
+    for _ in range(250):
         closing.get(job)
         closing.close()
     over.set()
