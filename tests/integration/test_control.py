@@ -487,6 +487,7 @@ def advances(directory: str, job: str) -> None:
             run.progress(succeeded=1)
 
 
+@pytest.mark.slow
 def test_a_stopped_worker_stays_healthy_or_never_recovers(judged: Client, judging: Path, job: str) -> None:
     judged.create(job)
     with Child(advances, judging, job) as child:
@@ -561,6 +562,7 @@ def test_a_worker_is_stalled_as_soon_as_a_long_pause_is_over(judged: Client, job
         assert after.health == "healthy"
 
 
+@pytest.mark.slow
 def test_a_pid_in_another_process_space_is_taken_for_ours(judged: Client, judging: Path, job: str) -> None:
     """A worker in a container of its own: its pid means nothing to the writer, only its age counts."""
     judged.create(job)

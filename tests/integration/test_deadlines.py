@@ -16,7 +16,7 @@ from actorstate.client.sync.pool import Transport
 from actorstate.config import ClientSettings
 from actorstate.core.messages.replies import Reply
 from actorstate.errors import ActorStateError, Busy, JobNotFound, OutcomeUnknown, WriterUnavailable
-from tests.support.processes import HASTY, Aside, ends_within, frozen, together, unchanged
+from tests.support.processes import HASTY, SLOW, Aside, ends_within, frozen, together, unchanged
 from tests.support.writer import WriterProcess, Writers, writers
 
 __all__ = ["writers"]
@@ -43,7 +43,7 @@ CHANGES: dict[str, Callable[[Client], object]] = {
 # --- a writer that is dead, stopped or was never there --------------------------------------------------------
 
 
-@pytest.fixture(scope="module", params=["dead", "stopped", "absent"])
+@pytest.fixture(scope="module", params=[pytest.param("dead", marks=SLOW), "stopped", "absent"])
 def away(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A directory whose writer does not answer; the job `job` is in it unless there never was one."""
     directory = tmp_path_factory.mktemp("away") / "jobs"
@@ -133,7 +133,7 @@ def test_a_change_whose_outcome_was_unknown_is_applied_later(writers: Writers) -
                 client.get(f"new-{number}")
 
 
-@pytest.mark.parametrize("how", ["stopped", "killed"])
+@pytest.mark.parametrize("how", [pytest.param("stopped", marks=SLOW), "killed"])
 def test_a_client_is_lost_with_its_writer(writers: Writers, how: str) -> None:
     with in_touch(writers) as (writer, client):
         for number in range(2):

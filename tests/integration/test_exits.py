@@ -18,6 +18,7 @@ from tests.support.processes import (
     HASTY,
     LIVELY,
     PROCESSES,
+    SLOW,
     Child,
     client,
     ends_within,
@@ -296,7 +297,13 @@ def starts_a_worker(directory: str, job: str, method: str, target: str, place: s
 
 
 @pytest.mark.parametrize(
-    ("method", "place"), [("fork", "outside"), ("fork", "within"), ("forkserver", "within"), ("spawn", "within")]
+    ("method", "place"),
+    [
+        ("fork", "outside"),
+        ("fork", "within"),
+        pytest.param("forkserver", "within", marks=SLOW),
+        ("spawn", "within"),
+    ],
 )
 def test_the_end_of_a_multiprocessing_worker_loses_what_it_said(
     client: Client, served: WriterProcess, job: str, method: str, place: str
@@ -353,9 +360,7 @@ def leaves_somehow(directory: str, job: str, how: str) -> None:
 
 WAYS = {"open": 0, "exit": 3, "end": 1, "term": TERMINATED}
 """How a process leaves, and the exit code where the writer is away."""
-ways = pytest.mark.parametrize(
-    "how", ["term", *(pytest.param(how, marks=pytest.mark.slow) for how in WAYS if how != "term")]
-)
+ways = pytest.mark.parametrize("how", ["term", *(pytest.param(how, marks=SLOW) for how in WAYS if how != "term")])
 
 
 def seconds_to_leave(child: Child, how: str) -> float:

@@ -18,6 +18,7 @@ from actorstate.errors import RunClosed
 from tests.support.processes import (
     LIVELY,
     PROCESSES,
+    SLOW,
     Aside,
     Child,
     client,
@@ -306,7 +307,7 @@ def starts_workers(directory: str, job: str, method: str) -> None:
     tell("unharmed")
 
 
-@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+@pytest.mark.parametrize("method", ["fork", "forkserver", pytest.param("spawn", marks=SLOW)])
 def test_multiprocessing_workers_lose_a_row(served: WriterProcess, client: Client, job: str, method: str) -> None:
     with Child(starts_workers, served.directory, job, method) as parent:
         parent.expect("unharmed")

@@ -133,7 +133,7 @@ def test_closing_under_a_waiting_thread_gives_it_an_untyped_error(
 ) -> None:
     before = client.create(job)
     closed = connect(served.directory)
-    beside = Aside(lambda: closed.wait(job, after=before.revision, timeout_s=1))
+    beside = Aside(lambda: closed.wait(job, after=before.revision, timeout_s=0.3))
     for _ in range(20):
         closed.get(job)
     closed.close()

@@ -86,7 +86,7 @@ def killed_at_random(client: Client, directory: Path, job: str, kills: int, *, b
 
 
 def test_a_killed_worker_loses_a_row_or_counts_one_twice(client: Client, served: WriterProcess, job: str) -> None:
-    killed_at_random(client, served.directory, job, 4, between=lambda: None)
+    killed_at_random(client, served.directory, job, 3, between=lambda: None)
 
 
 @pytest.mark.slow

@@ -37,6 +37,8 @@ WITHIN_S = 30.0
 """What a test waits for comes within this, or the test fails."""
 LIVELY = ClientSettings(heartbeat_s=0.1)
 """Beats, and with them control intents, ten times as often as usual."""
+SLOW = pytest.mark.slow
+"""For the cases of a table that are left out of the everyday run."""
 HASTY = ClientSettings(timeout_s=0.5, attempt_s=0.1, heartbeat_s=0.1, exit_flush_s=0.5)
 """Gives up soon, for tests in which nobody answers."""
 
