@@ -3,8 +3,7 @@
 import argparse
 import os
 import sys
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -55,14 +54,9 @@ def add_timeout(parser: argparse.ArgumentParser, meaning: str = "") -> None:
     parser.add_argument("--timeout", type=seconds, metavar="S", help=told)
 
 
-@contextmanager
-def opened(options: argparse.Namespace, timeout_s: float | None = None) -> Generator[Client]:
-    """A client of the options' directory, closed at the end; `timeout_s` overrules the options' deadline."""
-    client = connect(options.directory, settings=ClientSettings(timeout_s=timeout_s or deadline_s(options)))
-    try:
-        yield client
-    finally:
-        client.close()
+def opened(options: argparse.Namespace, timeout_s: float | None = None) -> Client:
+    """A client of the options' directory, to be closed by `with`; `timeout_s` overrules the options' deadline."""
+    return connect(options.directory, settings=ClientSettings(timeout_s=timeout_s or deadline_s(options)))
 
 
 def deadline_s(options: argparse.Namespace) -> float:

@@ -10,7 +10,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from actorstate.cli.views import GLANCE_COLUMNS, clean, counts, ends, job_glance, percent, speed
+from actorstate.cli.views import JOB_COLUMNS, clean, counts, ends, job_glance, percent, speed
 from actorstate.core.messages.document import JobState
 
 STYLES = {
@@ -36,7 +36,7 @@ Draw = Callable[[JobState, datetime, str], None]
 def draw_jobs(states: Iterable[JobState]) -> None:
     """A table of the jobs, with fewer columns where the terminal is narrow; ids are folded, never cut."""
     console = Console()
-    shown = [name for name in GLANCE_COLUMNS if console.width >= WIDE or name not in _ONLY_WIDE]
+    shown = [name for name in JOB_COLUMNS if console.width >= WIDE or name not in _ONLY_WIDE]
     table = Table(box=None, pad_edge=False)
     for name in shown:
         table.add_column(name, no_wrap=name != "JOB", overflow="fold", min_width=MIN_JOB if name == "JOB" else None)

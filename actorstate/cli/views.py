@@ -13,7 +13,6 @@ ERRORS_SHOWN = 5
 WORKERS_SHOWN = 20
 """More are counted, not listed; `--json` has them all."""
 
-GLANCE_COLUMNS = ("JOB", "KIND", "STATUS", "HEALTH", "DONE", "ROWS", "RATE", "ENDS", "UPDATED")
 JOB_COLUMNS = ("JOB", "KIND", "STATUS", "HEALTH", "DONE", "ROWS", "RATE", "ENDS", "UPDATED")
 _WIDTHS = (28, 12, 9, 8, 6, 19, 11, 20, 20)
 """Of a line in a pipe; longer values push the rest to the right, so that nothing is cut and awk still counts fields."""
@@ -35,7 +34,7 @@ def job_columns(state: JobState) -> tuple[str, ...]:
 
 
 def job_glance(state: JobState, now: datetime) -> dict[str, str]:
-    """One job's values under GLANCE_COLUMNS, short, with times as distances from `now`."""
+    """One job's values under JOB_COLUMNS, short, with times as distances from `now`."""
     total, rate = state.progress.total, state.rate
     return {
         "JOB": state.id,

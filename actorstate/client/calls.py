@@ -109,10 +109,10 @@ def settled(call: Call, reply: Reply) -> Reply:
 
 def again(first: ActorStateError, attempt: Callable[[], Answer], deadline: float) -> Answer:
     """After a `first` failure: the next success of `attempt` by `deadline`, or its last error."""
-    import tenacity  # noqa: PLC0415 - only a failure needs it, and it is a sixth of the start-up of `actorstate jobs`
-
     if not _may_pass(first):
         raise first
+    import tenacity  # noqa: PLC0415 - only a retry needs it, and it is a sixth of the start-up of `actorstate jobs`
+
     failed, last_start = [first], deadline - LAST_ATTEMPT_S
     backoff = tenacity.wait_exponential_jitter(multiplier=FIRST_WAIT_S, max=LONGEST_WAIT_S, jitter=JITTER_S)
 

@@ -13,7 +13,7 @@ from actorstate.client.pending import Pending
 from actorstate.client.sender import Membership, Sender, Totals, Transport
 from actorstate.client.track import Position, Turns, tracked
 from actorstate.core import codec
-from actorstate.core.messages.document import Document, Intent, Track, intent_for_workers
+from actorstate.core.messages.document import Document, Intent, Track, order_of
 from actorstate.core.messages.payload import pack, unpack
 from actorstate.core.messages.replies import Applied, Found
 from actorstate.core.messages.requests import (
@@ -47,8 +47,7 @@ class Run:
         self.transport, self.member = transport, member
         self._checkpoints = {name: checkpoint.packed for name, checkpoint in document.checkpoints.items()}
         self.turns = Turns()
-        asked = document.control.asked if document.control else 0
-        self.sender = Sender(transport, member, report_every_s, (intent_for_workers(document), asked))
+        self.sender = Sender(transport, member, report_every_s, order_of(document))
         self._heeded = 0
 
     @property
@@ -174,9 +173,11 @@ class Run:
     ) -> Iterator[Row]:
         """Yields the rows still to be processed and counts each when the loop comes back for the next.
 
-        Processing is at least once, counting exactly once. Every `every` rows, at the end and on leaving,
-        `before_save` is called (commit your own database there) and the position is saved. Rows must come
-        in the same order again, or with a `key` that rises. Raises AlreadyTracked, JobCancelled.
+        Processing is at least once, counting exactly once. Every `every` rows, at the end and before a pause
+        or cancellation, `before_save` is called (commit your own database there) and the position is saved.
+        Where the loop is left within a row, that row comes again, and with a `before_save` those since the
+        last save do too. Rows must come in the same order again, or with a `key` that rises. Give each loop
+        of a run a name of its own. Raises AlreadyTracked, JobCancelled.
         """
         if total is not None:
             self.sender.say(lambda pending: setattr(pending, "total", total))

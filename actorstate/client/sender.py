@@ -13,7 +13,7 @@ from typing import Protocol
 from actorstate.client.calls import Call
 from actorstate.client.pending import MAX_PIECES, Book, Piece, counts_alone, data_alone, rows_in
 from actorstate.config import ClientSettings
-from actorstate.core.messages.document import Intent
+from actorstate.core.messages.document import Order
 from actorstate.core.messages.replies import Reply
 from actorstate.core.messages.requests import Body, Counts, Heartbeat, Report
 from actorstate.errors import (
@@ -30,10 +30,6 @@ JOIN_S = 0.5
 """How long closing waits for the thread; it is a daemon, and has nothing left to say."""
 AGAIN_AFTER_S = 0.2
 """Pause before a report is tried again when a whole deadline went by without an answer."""
-
-
-Order = tuple[Intent | None, int]
-"""What the workers should do, and the revision at which somebody asked for it."""
 
 
 class Transport(Protocol):

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from actorstate.core import codec
 from actorstate.core.evolve import evolve
 from actorstate.core.job import decide
-from actorstate.core.messages.document import TERMINAL, Document, Intent, intent_for_workers
+from actorstate.core.messages.document import TERMINAL, Document, Order, order_of
 from actorstate.core.messages.replies import Applied, Change, ChangeBody, Keyframe, Receipt, WorkerJudged
 from actorstate.core.messages.requests import Ask, Get, Heartbeat, ListJobs, Report, Request
 from actorstate.core.rate import Now
@@ -57,6 +57,7 @@ class Staged:
     relisted: bool = False
     receipts: dict[bytes, Receipt] = field(default_factory=dict[bytes, Receipt])
     changes: list[bytes] = field(default_factory=list[bytes])
+    frame: Keyframe | None = None
     keyframe: bytes | None = None
 
 
@@ -173,7 +174,8 @@ class Actor:
         journal = self._journal_bytes + sum(map(len, staged.changes))
         ended = staged.relisted and (staged.document is None or staged.document.status in TERMINAL)
         if ended or journal > KEYFRAME_AFTER_BYTES + KEYFRAME_RATIO * self._keyframe_bytes:
-            staged.keyframe = codec.encode(self._keyframe(staged, now))
+            staged.frame = self._keyframe(staged, now)
+            staged.keyframe = codec.encode(staged.frame)
         return staged
 
     def confirm(self) -> None:
@@ -184,8 +186,9 @@ class Actor:
         self.document, self.revision, self.changed_at = staged.document, staged.revision, staged.at
         self._receipts.update(staged.receipts)
         self._journal_bytes += sum(map(len, staged.changes))
-        if staged.keyframe is not None:
-            self._take_keyframe(staged.keyframe)
+        if staged.frame is not None:
+            self._keyframe_bytes, self._journal_bytes = len(staged.keyframe or b""), 0
+            self._receipts, self._forgotten_until = dict(staged.frame.receipts), staged.frame.forgotten_until
         self.staged, self._encoded = None, None
         if self.unchanged.answers:
             self.unchanged.settle()
@@ -201,10 +204,9 @@ class Actor:
             self._encoded = codec.encode(self.document)
         return self._encoded
 
-    def order(self) -> tuple[Intent | None, int]:
+    def order(self) -> Order:
         """What the job's workers should do, and the revision at which somebody asked for it."""
-        intent, control = intent_for_workers(self.document), self.document and self.document.control
-        return (intent, control.asked) if intent and control else (None, 0)
+        return order_of(self.document)
 
     def _absent_s(self, now: Now) -> float:
         """Time since the last change where the actor was not in memory: by the wall clock, for want of another."""
@@ -215,11 +217,6 @@ class Actor:
         kept = remembered(receipts, now.wall)
         forgotten_until = now.wall if len(kept) < len(receipts) else self._forgotten_until
         return Keyframe(staged.revision, staged.document, kept, forgotten_until)
-
-    def _take_keyframe(self, packed: bytes) -> None:
-        self._keyframe_bytes, self._journal_bytes = len(packed), 0
-        kept = codec.decode_keyframe(packed)
-        self._receipts, self._forgotten_until = dict(kept.receipts), kept.forgotten_until
 
     def _replay(self, change: Change) -> None:
         if change.revision != self.revision + 1:

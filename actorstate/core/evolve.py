@@ -108,7 +108,7 @@ def _stays(name: str, other: Worker, body: Attach) -> bool:
     return name != body.worker and (is_live(other) or not other.exclusive)
 
 
-def _detached(document: Document, body: Detach | FinishJob, _at: datetime) -> Document:
+def _detached(document: Document, body: Detach, _at: datetime) -> Document:
     workers = {name: worker for name, worker in document.workers.items() if name != body.worker}
     tracks = {name: _released(track, body.worker) for name, track in document.tracks.items()}
     return replace(document, workers=workers, tracks=tracks)
@@ -213,9 +213,8 @@ def _stepped(steps: tuple[Step, ...], report: StepReport, at: datetime) -> tuple
 
 
 def _finished(document: Document, body: FinishJob, at: datetime) -> Document:
-    left = _detached(document, body, at) if body.worker else document
-    rate = measured(left.rate, left.progress, at) if left.progress.processed else left.rate
-    return replace(move(left, body.status, at), reason=body.reason, rate=rate)
+    rate = measured(document.rate, document.progress, at) if document.progress.processed else document.rate
+    return replace(move(document, body.status, at), reason=body.reason, rate=rate)
 
 
 def _controlled(document: Document, body: ControlJob, at: datetime) -> Document:
@@ -242,7 +241,8 @@ def _settled(document: Document, at: datetime) -> Document:
         if state == "done" and control.intent != "resume":
             document = move(document, "paused" if control.intent == "pause" else "cancelled", at)
     if document.finished and document.workers:
-        document = replace(document, workers={}, tracks={n: replace(t, worker="") for n, t in document.tracks.items()})
+        tracks = {name: _released(track, track.worker) for name, track in document.tracks.items()}
+        document = replace(document, workers={}, tracks=tracks)
     rate = document.rate if document.status == "running" else without_eta(document.rate)
     return replace(document, rate=rate, health=health_of(document))
 

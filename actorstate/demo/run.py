@@ -68,7 +68,8 @@ def run_demo(options: DemoOptions, view: View) -> Verdict:
         skipped = load(place, options.source)
         for one in skipped:
             view.tell(f"skipped: {one.kind} {one.name!r}: {one.reason}")
-        with Children(place.logs) as children, _client(place) as client:
+        settings = ClientSettings(timeout_s=TIMEOUT_S)
+        with Children(place.logs) as children, connect(place.jobs, settings=settings) as client:
             played = _Course(options, place, children, client, view=view).play(_total(options, place))
         view.tell("comparing every row of the source with the target")
         skipped += unload(place)
@@ -256,9 +257,3 @@ def _place(directory: Path | None) -> Generator[Place]:
     if not empty:
         raise BadRequest(f"{str(directory)!r} is not empty", hint="name a new directory, or leave out --dir")
     yield Place(directory.absolute())
-
-
-@contextmanager
-def _client(place: Place) -> Generator[Client]:
-    with connect(place.jobs, settings=ClientSettings(timeout_s=TIMEOUT_S)) as client:
-        yield client

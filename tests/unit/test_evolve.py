@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 
 from actorstate.core.evolve import MAX_CATEGORIES, MAX_ERRORS, evolve
-from actorstate.core.messages.document import Control, Document, Intent, Status, Step, Track, intent_for_workers
+from actorstate.core.messages.document import Control, Document, Intent, Status, Step, Track, order_of
 from actorstate.core.messages.payload import pack
 from actorstate.core.messages.replies import Change, ChangeBody
 from actorstate.core.messages.requests import (
@@ -244,7 +244,7 @@ def test_an_intent_waits_for_workers_that_are_not_there(intent: Intent, health: 
 def test_an_intent_is_carried_out_before_the_worker_saved(intent: Intent, health: tuple[str, ...]) -> None:
     asked = changed(worked_by(*health), control(intent))
     assert state_of(asked) == ("running", "requested")
-    assert intent_for_workers(asked) == intent
+    assert order_of(asked)[0] == intent
     assert state_of(changed(asked, acknowledging(len(health), intent))) == (CARRIED_OUT[intent], "done")
 
 
@@ -295,10 +295,10 @@ def test_resuming_waits_for_the_workers() -> None:
     paused = changed(worked_by("healthy"), control("pause"), acknowledging(1, "pause"))
     resumed = changed(paused, control("resume"))
     assert state_of(resumed) == ("running", "requested")
-    assert intent_for_workers(resumed) == "resume"
+    assert order_of(resumed)[0] == "resume"
     heard = changed(resumed, acknowledging(1, "resume"))
     assert state_of(heard) == ("running", "done")
-    assert intent_for_workers(heard) is None
+    assert order_of(heard)[0] is None
 
 
 def test_a_pause_that_is_withdrawn_in_time_still_pauses() -> None:

@@ -45,11 +45,15 @@ class Link:
 
     def close(self) -> None:
         """Closes idle sockets; those in use are closed by their threads, and the last one ends the context."""
-        with self.lock:
-            self.closed.set()
-            while self.idle:
-                self.idle.pop().close(int(self._settings.linger_s * 1000))
+        self.closed.set()
+        self.drop_idle(int(self._settings.linger_s * 1000))
         self.end_unused()
+
+    def drop_idle(self, linger_ms: int) -> None:
+        """Closes the idle sockets, waiting so long for unsent frames."""
+        with self.lock:
+            while self.idle:
+                self.idle.pop().close(linger_ms)
 
     def end_unused(self) -> None:
         """Ends the context, once, when the link is closed and no thread has a socket of it: else that would hang."""
@@ -186,7 +190,8 @@ class Transport:
                 return self._attempt(call)
             except NoAnswer:
                 unanswered = bool(call.first_sent)
-                self._drop_idle()
+                # Where one socket had no answer the others lead nowhere either, and would cost an attempt each.
+                (self._links.get(os.getpid()) or self._new_link()).drop_idle(0)
                 raise
 
         try:
@@ -195,13 +200,6 @@ class Transport:
             raise self._addressed(call.ended(last)) from None
         except ActorStateError as last:
             raise self._addressed(call.unknown() if last.retryable and unanswered else last) from None
-
-    def _drop_idle(self) -> None:
-        """Where one socket had no answer the others lead nowhere either, and would cost an attempt each."""
-        link = self._links.get(os.getpid()) or self._new_link()
-        with link.lock:
-            while link.idle:
-                link.idle.pop().close(0)
 
     def _addressed(self, error: ActorStateError) -> ActorStateError:
         """The writer does not know how its directory is called here; a hint should work when typed."""

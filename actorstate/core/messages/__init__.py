@@ -8,5 +8,3 @@ Order of business: a client numbers its changes (`id`, from 1, per process life 
 each one below which number all are answered (`acked`), and resends the same body under the same number
 until it is answered. Reads and heartbeats carry no producer and are never recorded.
 """
-
-PROTOCOL = 1

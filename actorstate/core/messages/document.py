@@ -181,9 +181,13 @@ class JobState(Document, frozen=True, omit_defaults=True, forbid_unknown_fields=
 TERMINAL: frozenset[Status] = frozenset({"completed", "failed", "cancelled"})
 
 
-def intent_for_workers(document: Document | None) -> Intent | None:
-    """What the job's workers should do, told with every reply: pause, resume, cancel, or nothing special."""
-    if document is None or document.control is None:
-        return None
-    control = document.control
-    return None if control.intent == "resume" and control.state == "done" else control.intent
+Order = tuple[Intent | None, int]
+"""What a job's workers should do, and the revision at which somebody asked for it; (None, 0): nothing special."""
+
+
+def order_of(document: Document | None) -> Order:
+    """What the job's workers are told with every reply: pause, resume (until all have heard it), or cancel."""
+    control = document.control if document is not None else None
+    if control is None or (control.intent == "resume" and control.state == "done"):
+        return None, 0
+    return control.intent, control.asked
