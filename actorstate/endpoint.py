@@ -2,7 +2,7 @@
 
 DIR/.actorstate/lock      held by flock while a writer lives; never deleted
 DIR/.actorstate/epoch     the highest epoch ever, so that a lost database does not turn time back
-DIR/.actorstate/head      how far the commits had come (`store/sqlite.py`)
+DIR/.actorstate/head      how far the commits had come (`store/sqlite/head.py`)
 DIR/.actorstate/endpoint  JSON: where to send requests, where to subscribe, which process, which boot
 """
 

@@ -119,7 +119,7 @@ def test_a_progress_message_goes_through_few_functions_and_files(way: list[Step]
     message = [step for step in way if step[0] not in BEFORE_THE_MESSAGE]
     functions, files = told("from its number to its answer", message)
     assert ("core/actor.py", "Actor.propose") in message
-    assert ("store/sqlite.py", "SqliteStore.commit") in message
+    assert ("store/sqlite/__init__.py", "SqliteStore.commit") in message
     assert functions <= MAX_FUNCTIONS
     assert files <= MAX_FILES
 
