@@ -1,27 +1,19 @@
-"""A worker's block: `run` (one worker, from creation to the end) and `attach` (one of many)."""
+"""What a worker says and hears inside its block (`client/blocks.py`)."""
 
 import contextlib
-import os
-import sys
-import time
-from collections.abc import Callable, Generator, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
-from actorstate.client import exits
 from actorstate.client.pending import Pending
 from actorstate.client.sender import Membership, Sender, Totals, Transport
 from actorstate.client.track import Position, Turns, tracked
 from actorstate.core import codec
 from actorstate.core.messages.document import Document, Intent, Track, order_of
 from actorstate.core.messages.payload import pack, unpack
-from actorstate.core.messages.replies import Applied, Found
+from actorstate.core.messages.replies import Found
 from actorstate.core.messages.requests import (
     MAX_COUNT,
-    Attach,
     Counts,
-    CreateJob,
-    Detach,
     ErrorReport,
     FinishJob,
     Get,
@@ -29,8 +21,13 @@ from actorstate.core.messages.requests import (
     StepReport,
     TrackPoint,
 )
-from actorstate.endpoint import process_space, process_started
-from actorstate.errors import ActorStateError, BadMessage, BadRequest, JobCancelled, JobFinished, JobNotFound
+from actorstate.errors import (
+    ActorStateError,
+    BadRequest,
+    JobCancelled,
+    JobFinished,
+    JobNotFound,
+)
 
 Row = TypeVar("Row")
 
@@ -49,6 +46,7 @@ class Run:
         self.turns = Turns()
         self.sender = Sender(transport, member, report_every_s, order_of(document))
         self._heeded = 0
+        self.ended_tracks: set[str] = set()
 
     @property
     def job(self) -> str:
@@ -99,8 +97,8 @@ class Run:
 
     def failed(self, key: object, error: object, *, category: str = "unknown") -> None:
         """This row failed. Within a track it is the outcome of the present row."""
-        name = _name(category)
-        report = ErrorReport(_text(key, MAX_KEY), _text(error, MAX_TEXT), name)
+        name = checked_name(category)
+        report = ErrorReport(sendable_text(key, MAX_KEY), sendable_text(error, MAX_TEXT), name)
         self._outcome(Counts(failed=1, by_category={name: 1}), (report,))
 
     def skipped(self, _key: object = None) -> None:
@@ -113,19 +111,19 @@ class Run:
 
     def phase(self, text: str) -> None:
         """Names what the job is doing now."""
-        phase = _text(text, MAX_TEXT)
+        phase = sendable_text(text, MAX_TEXT)
         self.sender.say(lambda pending: setattr(pending, "phase", phase))
 
     def step(self, name: str, status: str = "running", data: object = None) -> None:
         """A named part began (`running`) or ended (`done`, `failed`, `skipped`)."""
         if status not in {"running", "done", "failed", "skipped"}:
             raise BadRequest(f"a step is running, done, failed or skipped, not {status!r}")
-        report = StepReport(_name(name), status, b"" if data is None else pack(data))  # type: ignore[arg-type]  # checked
+        report = StepReport(checked_name(name), status, b"" if data is None else pack(data))  # type: ignore[arg-type]  # checked
         self.sender.say(lambda pending: pending.steps.append(report))
 
     def meta(self, **values: object) -> None:
         """Merges values into the job's meta, key by key."""
-        packed = {_name(key): pack(value) for key, value in values.items()}
+        packed = {checked_name(key): pack(value) for key, value in values.items()}
         self.sender.say(lambda pending: pending.meta.update(packed))
 
     def throttled(self, seconds: float) -> None:
@@ -144,7 +142,7 @@ class Run:
 
         Raises WriterUnavailable when the writer stays away; the checkpoint is kept and sent later.
         """
-        packed, name = pack(data), _name(name)
+        packed, name = pack(data), checked_name(name)
         place = self.sender.say(lambda pending: pending.checkpoints.__setitem__(name, packed))
         self.sender.wait_heard(place, self.transport.settings.timeout_s, f"checkpoint {name}")
         self._checkpoints[name] = packed
@@ -159,7 +157,9 @@ class Run:
 
     def fail(self, reason: object) -> None:
         """Ends the job as failed."""
-        self._finish(FinishJob(self.job, "failed", _text(reason, MAX_TEXT), self.worker, self.member.incarnation))
+        self._finish(
+            FinishJob(self.job, "failed", sendable_text(reason, MAX_TEXT), self.worker, self.member.incarnation)
+        )
 
     def track(
         self,
@@ -177,11 +177,12 @@ class Run:
         or cancellation, `before_save` is called (commit your own database there) and the position is saved.
         Where the loop is left within a row, that row comes again, and with a `before_save` those since the
         last save do too. Rows must come in the same order again, or with a `key` that rises. Give each loop
-        of a run a name of its own. Raises AlreadyTracked, JobCancelled.
+        of a run a name of its own: over a track that has come to its end here, BadRequest says so. Raises
+        AlreadyTracked, JobCancelled.
         """
         if total is not None:
             self.sender.say(lambda pending: setattr(pending, "total", total))
-        return tracked(_TrackPort(self, _name(name), before_save), rows, every, key)
+        return tracked(_TrackPort(self, checked_name(name), before_save), rows, every, key)
 
     def heed(self, save: Callable[[], None] | None = None) -> None:
         """Honours control intents here: blocks while paused (after `save`), raises JobCancelled when cancelled."""
@@ -230,6 +231,11 @@ class _TrackPort:
 
     def claim(self) -> Track:
         self._run.sender.check_process()
+        if self._name in self._run.ended_tracks:
+            raise BadRequest(
+                f"track {self._name!r} has come to its end in this run; another loop under its name would skip rows",
+                hint="give each loop a name of its own: job.track(rows, name=...)",
+            )
         member = self._run.member
         point = TrackPoint(0, 0)
         transport = self._run.transport
@@ -250,6 +256,8 @@ class _TrackPort:
         position.save()
         self._tell(position.point(live=live))
         self._run.flush()
+        if not live:
+            self._run.ended_tracks.add(self._name)
 
     def leave(self, position: Position) -> None:
         """The loop was left within a row. Your uncommitted rows, that one among them, come again."""
@@ -265,100 +273,6 @@ class _TrackPort:
         self._run.heed(save)
 
 
-@dataclass(frozen=True, slots=True)
-class Seat:
-    """How a worker wants to be attached to a job."""
-
-    job: str
-    worker: str | None
-    exclusive: bool
-    take_over: bool
-    report_every_s: float
-
-
-@contextlib.contextmanager
-def attached(transport: Transport, seat: Seat) -> Generator[Run]:
-    """The block of `Client.attach`."""
-    run = _open(transport, seat)
-    with _guarded(transport, run):
-        yield run
-
-
-@contextlib.contextmanager
-def run_to_end(transport: Transport, create: CreateJob, seat: Seat) -> Generator[Run]:
-    """The block of `Client.run`."""
-    transport.call(create)
-    run = _open(transport, seat)
-    with _guarded(transport, run):
-        try:
-            yield run
-        except JobCancelled:
-            raise
-        except Exception as error:
-            with _noted_in(error, run):
-                run.fail(f"{type(error).__name__}: {error}")
-            raise
-        run.complete()
-
-
-@contextlib.contextmanager
-def _guarded(transport: Transport, run: Run) -> Generator[None]:
-    """Loses nothing on the way out: flushes and detaches, whatever ends the block."""
-    with exits.covered(run.sender, transport.settings.exit_flush_s):
-        try:
-            yield
-        except JobCancelled:
-            _leave(transport, run)
-        except BaseException as error:
-            with _noted_in(error, run):
-                _leave(transport, run)
-            raise
-        else:
-            _leave(transport, run)
-        finally:
-            run.sender.close()
-
-
-def _leave(transport: Transport, run: Run) -> None:
-    if not run.sender.mine or run.sender.closed:
-        return
-    member, until = run.member, time.monotonic() + transport.settings.exit_flush_s
-    refusal: ActorStateError | None = None
-    try:
-        run.sender.flush(transport.settings.exit_flush_s)
-    except (JobFinished, BadRequest) as error:
-        refusal = error
-    if not (isinstance(refusal, JobFinished) and run.totals.sent == run.totals.acknowledged):
-        left_s = max(0.1, until - time.monotonic())
-        transport.call(Detach(member.job, member.worker, member.incarnation), left_s)
-        if refusal is not None:
-            raise refusal
-
-
-@contextlib.contextmanager
-def _noted_in(error: BaseException, run: Run) -> Generator[None]:
-    """What cannot be said any more because of `error` is added to it, not put in its place."""
-    try:
-        yield
-    except ActorStateError as second:
-        note = f"actorstate: while leaving job {run.job!r}: {second}"
-        error.add_note(note)
-        if not isinstance(error, Exception):
-            print(note, file=sys.stderr)  # noqa: T201 - nobody prints the notes of SystemExit
-
-
-def _open(transport: Transport, seat: Seat) -> Run:
-    pid, host = os.getpid(), os.uname().nodename[:MAX_NAME] or "localhost"
-    name = _name(seat.worker or f"{host[:80]}-{pid}-{os.urandom(4).hex()}")
-    space, started = process_space(), process_started(pid)
-    attach = Attach(seat.job, name, host, pid, space, started, seat.exclusive, seat.take_over)
-    answer = transport.call(attach).answer
-    if not isinstance(answer, Applied):
-        raise BadMessage("the writer did not confirm the attachment")
-    member = Membership(seat.job, name, answer.incarnation)
-    return Run(transport, member, read_document(transport, seat.job), seat.report_every_s)
-
-
 def read_document(transport: Transport, job: str) -> Document:
     """The job's committed document. Raises JobNotFound."""
     answer = transport.call(Get(job)).answer
@@ -367,12 +281,13 @@ def read_document(transport: Transport, job: str) -> Document:
     return codec.decode_document(answer.document)
 
 
-def _name(text: str) -> str:
+def checked_name(text: str) -> str:
+    """A name of 1 to 128 characters; raises BadRequest."""
     if not 1 <= len(text) <= MAX_NAME:
         raise BadRequest(f"a name has 1 to {MAX_NAME} characters, not {len(text)}")
-    return _text(text, MAX_NAME)
+    return sendable_text(text, MAX_NAME)
 
 
-def _text(value: object, limit: int) -> str:
+def sendable_text(value: object, limit: int) -> str:
     """Text as it may go over the wire: bounded, and without lone surrogates, which error texts can hold."""
     return str(value)[:limit].encode("utf-8", "replace").decode()

@@ -1,5 +1,6 @@
 """Bytes to messages and back, by msgspec. Unknown fields, wrong types and leftover bytes are refused."""
 
+from hashlib import blake2b
 from typing import TypeVar
 
 import msgspec
@@ -25,6 +26,11 @@ _job_changed_decoder = msgspec.msgpack.Decoder(JobChanged)
 
 _UNDECODABLE = (msgspec.DecodeError, ValueError, OverflowError, RecursionError, TypeError)
 """What hostile bytes raise: msgspec's ValidationError and DecodeError, and what neither covers."""
+
+
+def digest(job: str, revision: int, body: bytes) -> bytes:
+    """16 bytes of BLAKE2b over where a stored body belongs and what it is."""
+    return blake2b(b"%s\0%d\0%s" % (job.encode(), revision, body), digest_size=16).digest()
 
 
 def decode_request(frame: bytes) -> Request:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from actorstate.client import blocks
 from actorstate.client.run import Run
 from actorstate.client.sync import Client, connect
 from actorstate.config import ClientSettings
@@ -643,6 +644,36 @@ def test_the_users_error_is_replaced_when_the_writer_is_away(writers: Writers) -
         assert any("actorstate" in note for note in raised.value.__notes__)
         writer.start()
         assert client.get("job").status == "running"
+
+
+def test_a_writer_that_was_away_fails_the_job_of_its_run(writers: Writers) -> None:
+    writer = writers().start()
+    with connect(writer.directory, settings=HASTY) as client:
+        with pytest.raises(WriterUnavailable), client.run("job") as run:  # noqa: PT012 - the block is the case
+            writer.kill()
+            try:
+                run.checkpoint({"row": 1})
+            finally:
+                writer.start()
+        assert client.get("job").status == "running"
+        with client.run("job", take_over=True) as run:
+            assert run.resume_from == {"row": 1}
+        assert client.get("job").status == "completed"
+
+
+def test_an_attachment_whose_first_read_fails_stays_without_beats(
+    client: Client, served: WriterProcess, job: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client.create(job)
+
+    def fail(*_arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(blocks, "read_document", fail)
+        with pytest.raises(KeyboardInterrupt), client.attach(job):
+            pass
+    assert client.get(job).workers == {}
 
 
 def test_the_users_error_is_replaced_when_somebody_has_ended_the_job(client: Client, job: str) -> None:

@@ -438,6 +438,16 @@ def test_a_failed_commit_of_the_user_is_followed_by_a_save(client: Client, job: 
     assert client.get(job).progress.processed == 10
 
 
+def test_a_second_loop_under_one_name_skips_other_rows_without_a_word(client: Client, job: str) -> None:
+    client.create(job)
+    with client.attach(job) as run:
+        assert list(run.track("abc")) == ["a", "b", "c"]
+        with pytest.raises(BadRequest, match="come to its end in this run"):
+            list(run.track("vwxyz"))
+        assert list(run.track("vwxyz", name="more")) == list("vwxyz")
+    assert client.get(job).progress.processed == 8
+
+
 def test_an_empty_track_is_never_finished(client: Client, job: str) -> None:
     with client.run(job) as run:
         assert list(run.track(range(0), total=0)) == []

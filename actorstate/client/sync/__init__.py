@@ -9,8 +9,9 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Self, TypeVar
 
+from actorstate.client.blocks import Seat, attached, run_to_end
 from actorstate.client.calls import checked_job_id
-from actorstate.client.run import Run, Seat, attached, run_to_end
+from actorstate.client.run import Run
 from actorstate.client.sync.pool import Transport
 from actorstate.config import ClientSettings
 from actorstate.core import codec

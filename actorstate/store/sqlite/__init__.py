@@ -28,12 +28,13 @@ from hashlib import blake2b
 from pathlib import Path
 
 from actorstate import telemetry
+from actorstate.core.codec import digest
 from actorstate.errors import CorruptJob, DiskFull, EpochFenced
 from actorstate.store.contract import JobCommit, JobQuery, StoredChange, StoredJob
 from actorstate.store.files import sync_folder
 from actorstate.store.sqlite.errors import typed, typed_errors
 from actorstate.store.sqlite.head import Head
-from actorstate.store.sqlite.schema import check_owner, connect, digest, prepare
+from actorstate.store.sqlite.schema import check_owner, connect, prepare
 
 PAGE_BYTES = 4_096
 CHECKPOINT_WAL_BYTES = 2 * 1024 * 1024

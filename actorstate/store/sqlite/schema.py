@@ -2,7 +2,6 @@
 
 import contextlib
 import sqlite3
-from hashlib import blake2b
 from pathlib import Path
 from urllib.parse import quote
 
@@ -26,11 +25,6 @@ CREATE TABLE keyframes (job TEXT NOT NULL, revision INTEGER NOT NULL, body BLOB 
 PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {SCHEMA_VERSION};
 """  # noqa: S608 - constants of this module
-
-
-def digest(job: str, revision: int, body: bytes) -> bytes:
-    """16 bytes of BLAKE2b over where a body belongs and what it is."""
-    return blake2b(b"%s\0%d\0%s" % (job.encode(), revision, body), digest_size=16).digest()
 
 
 def connect(path: Path) -> sqlite3.Connection:
