@@ -104,7 +104,7 @@ class BadMessage(BadRequest):
     """Bytes that are no message of this protocol."""
 
     code = "bad_message"
-    default_hint = "use a client of the same release as the writer; see: actorstate doctor"
+    default_hint = "use a client of the same release as the writer; see: actorstate doctor DIR"
 
 
 class TooLarge(BadRequest):
