@@ -5,9 +5,10 @@ import os
 import sys
 import time
 from collections.abc import Generator
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
 
 from actorstate.client import exits
+from actorstate.client.operations import Seat
 from actorstate.client.run import MAX_NAME, Run, checked_name, read_document
 from actorstate.client.sender import Membership, Transport
 from actorstate.core.messages.replies import Applied
@@ -16,15 +17,9 @@ from actorstate.endpoint import process_space, process_started
 from actorstate.errors import ActorStateError, BadMessage, BadRequest, JobCancelled, JobFinished, OutcomeUnknown
 
 
-@dataclass(frozen=True, slots=True)
-class Seat:
-    """How a worker wants to be attached to a job."""
-
-    job: str
-    worker: str | None
-    exclusive: bool
-    take_over: bool
-    report_every_s: float
+def block(transport: Transport, seat: Seat) -> AbstractContextManager[Run]:
+    """The block of `Client.attach` or `Client.run`."""
+    return attached(transport, seat) if seat.create is None else run_to_end(transport, seat, seat.create)
 
 
 @contextlib.contextmanager
@@ -36,7 +31,7 @@ def attached(transport: Transport, seat: Seat) -> Generator[Run]:
 
 
 @contextlib.contextmanager
-def run_to_end(transport: Transport, create: CreateJob, seat: Seat) -> Generator[Run]:
+def run_to_end(transport: Transport, seat: Seat, create: CreateJob) -> Generator[Run]:
     """The block of `Client.run`. An error of the reporting is none of the job: it stays to be resumed."""
     transport.call(create)
     run = _open(transport, seat)

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from actorstate.client.operations import WAIT_SLICE_S
 from actorstate.client.run import Run
-from actorstate.client.sync import WAIT_SLICE_S, Client, connect
+from actorstate.client.sync import Client, connect
 from actorstate.config import ClientSettings, WriterSettings
 from actorstate.core.messages.document import JobState
 from actorstate.errors import JobFinished
@@ -419,7 +420,7 @@ def test_a_wait_that_is_over_gives_no_state(client: Client, job: str) -> None:
 
 
 def test_a_watcher_dies_with_the_writer(writers: Writers, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("actorstate.client.sync.WAIT_SLICE_S", 0.5)
+    monkeypatch.setattr("actorstate.client.operations.WAIT_SLICE_S", 0.5)
     writer, states = writers().start(), list[JobState]()
     with connect(writer.directory) as client, connect(writer.directory) as watching:
         client.create("job")

@@ -24,7 +24,7 @@ THREADS = 8
 
 def links_of(client: Client) -> list[Link]:
     """What its client holds in each process that it was used in."""
-    return list(client._transport._links.values())  # pyright: ignore[reportPrivateUsage]
+    return list(client.transport._links.values())  # pyright: ignore[reportPrivateUsage]
 
 
 def asking(client: Client, job: str) -> Callable[[int], object]:

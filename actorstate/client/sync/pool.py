@@ -10,11 +10,14 @@ import os
 import threading
 import time
 import weakref
+from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import zmq
 
 from actorstate.client.calls import Call, NoAnswer, Numbers, again, settled
+from actorstate.client.operations import Item, Operation, Result, Stream, next_item
 from actorstate.config import ClientSettings
 from actorstate.core import codec
 from actorstate.core.messages.replies import Reply
@@ -99,11 +102,31 @@ class Transport:
             call.give_up()
             raise
 
+    def result_of(self, operation: Operation[Result]) -> Result:
+        """Carries an operation out; raises what it raises."""
+        try:
+            wanted = next(operation)
+            while True:
+                try:
+                    reply = self.call(wanted.body, wanted.timeout_s)
+                except ActorStateError as error:
+                    wanted = operation.throw(error)
+                else:
+                    wanted = operation.send(reply)
+        except StopIteration as done:
+            return cast("Result", done.value)
+
+    def items_of(self, stream: Stream[Item]) -> Iterator[Item]:
+        """Carries a stream out, as far as its items are asked for."""
+        with contextlib.closing(stream):
+            while (item := self.result_of(next_item(stream))) is not None:
+                yield item.item
+
     def start(self, body: Body, timeout_s: float | None = None) -> Call:
         """Numbers and freezes a request."""
         link = self._links.get(os.getpid()) or self._new_link()
         numbers, is_change = link.numbers, isinstance(body, ChangeRequest)
-        left_s = self.settings.timeout_s if timeout_s is None else timeout_s
+        left_s = self.settings.timeout_s + getattr(body, "wait_s", 0.0) if timeout_s is None else timeout_s
         deadline, producer, acked = time.monotonic() + left_s, b"", 0
         with numbers.lock:
             numbers.last += 1

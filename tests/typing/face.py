@@ -1,0 +1,26 @@
+"""What type checkers make of the client's methods: read by `test_typing.py`, never run."""
+
+from typing import assert_type
+
+import actorstate
+from actorstate.core.messages.replies import WriterState
+
+
+def blocking(client: actorstate.Client) -> None:
+    """Results, iterators and blocks."""
+    assert_type(client.get("job", timeout_s=2), actorstate.JobState)
+    assert_type(client.get_if_newer("job", 3), actorstate.JobState | None)
+    assert_type(client.ask(), WriterState)
+    for state in client.watch("job"):
+        assert_type(state, actorstate.JobState)
+    with client.run("job", total=3) as run, client.attach("job") as attached:
+        assert_type(run, actorstate.Run)
+        assert_type(attached, actorstate.Run)
+
+
+def wrong(client: actorstate.Client) -> None:
+    """Each of these lines is an error."""
+    client.get(1)
+    client.get("job", timeout=2)
+    client.wait("job")
+    client.nothing()

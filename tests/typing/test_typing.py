@@ -1,0 +1,57 @@
+"""The client's face as type checkers, editors and `help` see it, though its methods are carried over."""
+
+import inspect
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from actorstate.client import operations
+from actorstate.client.sync import Client
+
+ROOT = Path(__file__).resolve().parents[2]
+FACE = Path(__file__).with_name("face.py")
+PUBLIC = [
+    function
+    for name, function in vars(operations).items()
+    if inspect.isfunction(function)
+    and function.__module__ == operations.__name__
+    and name not in {"asked", "changed", "found"}
+]
+
+
+def wrong_lines() -> list[int]:
+    lines = FACE.read_text().splitlines()
+    begin = next(number for number, line in enumerate(lines, start=1) if line.startswith("def wrong"))
+    return [number for number in range(begin + 2, len(lines) + 1) if lines[number - 1].strip()]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param(["mypy", "--strict", "--cache-dir", "{tmp}"], id="mypy"),
+        pytest.param(["pyright", "--pythonpath", sys.executable], id="pyright"),
+    ],
+)
+def test_a_checker_misreads_a_carried_method(command, tmp_path):
+    arguments = [part.replace("{tmp}", str(tmp_path)) for part in command]
+    told = subprocess.run([sys.executable, "-m", *arguments, str(FACE)], cwd=ROOT, capture_output=True, text=True)
+    errors = re.findall(r"face\.py:(\d+)(?::\d+)?:? .*error", told.stdout)
+    assert sorted({int(line) for line in errors}) == wrong_lines(), told.stdout + told.stderr
+
+
+@pytest.mark.parametrize("operation", PUBLIC, ids=lambda operation: operation.__name__)
+def test_help_shows_another_signature_than_the_operation_has(operation: Callable[..., object]) -> None:
+    method = getattr(Client, operation.__name__)
+    told, meant = inspect.signature(method), inspect.signature(operation)
+    assert list(told.parameters) == ["self", *meant.parameters]
+    assert list(told.parameters.values())[1:] == list(meant.parameters.values())
+    assert list(inspect.signature(getattr(Client(Path(), None), operation.__name__)).parameters) == list(
+        meant.parameters
+    )
+    assert method.__doc__ == operation.__doc__
+    assert inspect.isfunction(method)
