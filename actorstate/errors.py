@@ -24,6 +24,8 @@ ActorStateError
     ├── DiskFull              refused; nothing half-written; reads go on
     ├── StoreFailed           the disk failed; the writer exits and recovers at its next start
     ├── CorruptJob            a digest does not match; the damaged rows are kept
+    │   └── ForeignEdit       the file was edited by hand or by another program
+    ├── OtherStore            the directory holds the other kind of store
     ├── StoreTooNew           written by a later release
     ├── EpochFenced           another writer has taken the directory over
     └── WriterRunning         the directory already has a writer
@@ -239,6 +241,20 @@ class CorruptJob(StoreError):
 
     code = "corrupt_job"
     default_hint = "keep a copy of the directory, then see what is damaged: actorstate doctor DIR"
+
+
+class ForeignEdit(CorruptJob):
+    """The job's file is whole, but somebody else wrote it; it is left alone until it is adopted."""
+
+    code = "foreign_edit"
+    default_hint = "look at the file; to take it as it is, end the writer, then: actorstate repair LOCATION --adopt"
+
+
+class OtherStore(StoreError):
+    """The directory holds another kind of store than was named; it was not touched."""
+
+    code = "other_store"
+    default_hint = "name it as it is: {location}"
 
 
 class StoreTooNew(StoreError):

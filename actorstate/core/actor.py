@@ -69,6 +69,7 @@ class Actor:
         "_forgotten_until",
         "_journal_bytes",
         "_keyframe_bytes",
+        "_original",
         "_receipts",
         "beats",
         "changed_at",
@@ -97,7 +98,7 @@ class Actor:
         """Takes over what the store holds: the last keyframe and the changes since. Raises CorruptJob."""
         start = codec.decode_keyframe(keyframe) if keyframe is not None else Keyframe(0, None)
         self.document, self.revision, self._receipts = start.document, start.revision, dict(start.receipts)
-        self._forgotten_until = start.forgotten_until
+        self._forgotten_until, self._original = start.forgotten_until, start.original
         self._keyframe_bytes, self._journal_bytes = len(keyframe or b""), 0
         self.staged: Staged | None = None
         self.changed_at: float | None = None
@@ -166,14 +167,14 @@ class Actor:
         self.staged = staged
         return change
 
-    def seal(self, now: Now) -> Staged | None:
-        """What is to be committed, with a keyframe where one is due; None when nothing was staged."""
+    def seal(self, now: Now, *, whole: bool = False) -> Staged | None:
+        """What is to be committed, with a keyframe where one is due, or always; None when nothing was staged."""
         staged = self.staged
         if staged is None or staged.keyframe is not None:
             return staged
         journal = self._journal_bytes + sum(map(len, staged.changes))
         ended = staged.relisted and (staged.document is None or staged.document.status in TERMINAL)
-        if ended or journal > KEYFRAME_AFTER_BYTES + KEYFRAME_RATIO * self._keyframe_bytes:
+        if whole or ended or journal > KEYFRAME_AFTER_BYTES + KEYFRAME_RATIO * self._keyframe_bytes:
             staged.frame = self._keyframe(staged, now)
             staged.keyframe = codec.encode(staged.frame)
         return staged
@@ -216,7 +217,7 @@ class Actor:
         receipts = self._receipts | staged.receipts
         kept = remembered(receipts, now.wall)
         forgotten_until = now.wall if len(kept) < len(receipts) else self._forgotten_until
-        return Keyframe(staged.revision, staged.document, kept, forgotten_until)
+        return Keyframe(staged.revision, staged.document, kept, forgotten_until, self._original)
 
     def _replay(self, change: Change) -> None:
         if change.revision != self.revision + 1:

@@ -81,6 +81,38 @@ def decode_keyframe(stored: bytes) -> Keyframe:
         raise CorruptJob(f"a stored keyframe cannot be read: {error}") from error
 
 
+def plain_keyframe(stored: bytes) -> dict[str, object]:
+    """A stored keyframe as JSON takes it, readable by people; bytes become base64. Raises CorruptJob."""
+    return _plain(decode_keyframe(stored))
+
+
+def plain_change(stored: bytes) -> dict[str, object]:
+    """The same for a change."""
+    return _plain(decode_change(stored))
+
+
+def keyframe_of(plain: object) -> bytes:
+    """The stored form again. Raises CorruptJob."""
+    return encode(_of_plain(plain, Keyframe))
+
+
+def change_of(plain: object) -> bytes:
+    """The same for a change."""
+    return encode(_of_plain(plain, Change))
+
+
+def _plain(message: Keyframe | Change) -> dict[str, object]:
+    plain: dict[str, object] = msgspec.to_builtins(message, str_keys=True)
+    return plain
+
+
+def _of_plain(plain: object, kind: type[Message]) -> Message:
+    try:
+        return msgspec.convert(plain, kind, strict=False, str_keys=True)
+    except _UNDECODABLE as error:
+        raise CorruptJob(f"a stored {kind.__name__.lower()} cannot be read: {error}") from error
+
+
 def _decode(decoder: "msgspec.msgpack.Decoder[Message]", frame: bytes | msgspec.Raw) -> Message:
     try:
         return decoder.decode(frame)

@@ -66,10 +66,12 @@ class JobQuery:
 class Store(Protocol):
     """A place for the state of all jobs. All of one `commit` becomes durable, or none of it.
 
-    `sync_s` is how long the last commit waited for the disk, in seconds.
+    `sync_s` is how long the last commit waited for the disk, in seconds. A `whole` store writes a job anew
+    at each commit, and is given a keyframe with each.
     """
 
     sync_s: float
+    whole: bool
 
     def open(self) -> None:
         """Recovers what an earlier writer left. Raises StoreTooNew, StoreFailed, CorruptJob."""
@@ -120,6 +122,8 @@ class _Row:
 
 class MemoryStore:
     """The reference: correct by being obvious. It lives as long as the object."""
+
+    whole = False
 
     def __init__(self) -> None:
         self.sync_s = 0.0

@@ -88,7 +88,7 @@ class Committer:
             if actor.mailbox:
                 self._line[job] = actor
         for job, actor in {actor.job: actor for _, actor, _ in batch.outcomes}.items():
-            staged = actor.seal(now)
+            staged = actor.seal(now, whole=self._store.whole)
             if staged is not None:
                 first = staged.revision - len(staged.changes) + 1
                 changes = tuple(StoredChange(first + place, body) for place, body in enumerate(staged.changes))

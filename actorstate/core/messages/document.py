@@ -132,6 +132,14 @@ class Control(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=Tru
     asked: int = 0
 
 
+class Recovered(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """The job was taken back to what it was at `from_revision`; what came after, up to `lost_up_to`, is not in it."""
+
+    from_revision: int
+    lost_up_to: int
+    at: datetime
+
+
 class Document(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """A job. `revision` rises by one with each change; readers order states by (epoch, revision)."""
 
@@ -159,6 +167,7 @@ class Document(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=Tr
     control: Control | None = None
     errors: tuple[RowError, ...] = ()
     error_count: int = 0
+    recovered: Recovered | None = None
     packed_meta: dict[str, bytes] = msgspec.field(default_factory=dict[str, bytes], name="meta")
 
     @property

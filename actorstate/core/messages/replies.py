@@ -158,9 +158,11 @@ class Keyframe(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=Tr
     """All of a job at one revision. Without a document it is a deleted job's tombstone.
 
     A producer that is not in `receipts` was never recorded, or forgotten before `forgotten_until`.
+    `original` is the JSON text that the job was adopted from (`store/jsonfiles`), so that no field of it is lost.
     """
 
     revision: int
     document: Document | None
     receipts: dict[bytes, Receipt] = {}
     forgotten_until: datetime | None = None
+    original: bytes = b""

@@ -63,6 +63,8 @@ _FENCE = "UPDATE writer SET commits = ?, chain = ? WHERE epoch = ?"
 class SqliteStore:
     """See the head of this module, and `contract.Store` for what is promised. A commit has at most 8,000 changes."""
 
+    whole = False
+
     def __init__(self, path: Path, head: Path | None = None) -> None:
         self._path, self._head = path, Head(head)
         self._commits = 0
