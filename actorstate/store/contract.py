@@ -21,11 +21,40 @@ class StoredChange:
 
 @dataclass(frozen=True, slots=True)
 class IndexRow:
-    """What jobs are listed by; `health` is empty for a job without workers."""
+    """What jobs are listed by; `health` is empty for a job without workers. Times are seconds since 1970.
+
+    `unique_key` is given while the job holds it, `expires_at` while it is to be removed then.
+    """
 
     kind: str
     status: str
     health: str
+    created_at: float = 0.0
+    unique_key: str | None = None
+    expires_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredItem:
+    """An entry of a job's item ledger: what it is found by, and its body as the core encoded it.
+
+    An empty body, which the core never writes, tells that the stored one is damaged.
+    """
+
+    key: str
+    outcome: str
+    category: str
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ItemQuery:
+    """A page of one job's items in ascending order of their keys (by UTF-8), after `after`; None matches everything."""
+
+    outcome: str | None = None
+    category: str | None = None
+    after: str = ""
+    limit: int = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +62,7 @@ class JobCommit:
     """One job's part of a commit: its changes, and what else is written with them.
 
     `index` is given when it changed; `deleted` removes all older rows and leaves the keyframe as tombstone.
+    `items` replace those of the same keys.
     """
 
     job: str
@@ -41,6 +71,7 @@ class JobCommit:
     keyframe: bytes | None = None
     index: IndexRow | None = None
     deleted: bool = False
+    items: tuple[StoredItem, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +84,11 @@ class StoredJob:
 
 @dataclass(frozen=True, slots=True)
 class JobQuery:
-    """A page of job ids in ascending order, beginning after `after`; None matches everything."""
+    """A page of job ids in ascending order, beginning after `after`; None matches everything.
+
+    `newest` turns to the order of creation, the latest first. `expired_at` (seconds since 1970) finds jobs
+    whose `expires_at` is not later.
+    """
 
     status: str | None = None
     kind: str | None = None
@@ -61,6 +96,9 @@ class JobQuery:
     attached: bool = False
     after: str = ""
     limit: int = 100
+    newest: bool = False
+    unique_key: str | None = None
+    expired_at: float | None = None
 
 
 class Store(Protocol):
@@ -103,6 +141,14 @@ class Store(Protocol):
         """Ids of the jobs that match, deleted ones excepted."""
         ...
 
+    def find_items(self, job: str, keys: Sequence[str]) -> dict[str, bytes]:
+        """Bodies of those of the keys that are in the job's ledger; a damaged one is told of, and left out."""
+        ...
+
+    def list_items(self, job: str, query: ItemQuery) -> list[StoredItem]:
+        """A page of the job's ledger; a damaged item stands in it with an empty body."""
+        ...
+
     def rest(self) -> None:
         """Called about once a second between commits, for what need not be done in one."""
         ...
@@ -118,6 +164,7 @@ class _Row:
     changes: list[StoredChange] = field(default_factory=list[StoredChange])
     keyframe: tuple[int, bytes] | None = None
     deleted: bool = False
+    items: dict[str, StoredItem] = field(default_factory=dict[str, StoredItem])
 
 
 class MemoryStore:
@@ -163,9 +210,24 @@ class MemoryStore:
 
     def list_jobs(self, query: JobQuery) -> list[str]:
         """See Store."""
-        return [job for job in sorted(self._rows) if job > query.after and _matches(self._rows[job], query)][
-            : query.limit
-        ]
+        ids = sorted(job for job in self._rows if _matches(self._rows[job], query))
+        if query.newest:
+            ids.sort(key=self._age, reverse=True)
+            last = self._age(query.after) if query.after in self._rows else (0.0, "")
+            return [job for job in ids if not query.after or self._age(job) < last][: query.limit]
+        return [job for job in ids if job > query.after][: query.limit]
+
+    def find_items(self, job: str, keys: Sequence[str]) -> dict[str, bytes]:
+        """See Store."""
+        items = self._rows[job].items if job in self._rows else {}
+        return {key: items[key].body for key in keys if key in items}
+
+    def list_items(self, job: str, query: ItemQuery) -> list[StoredItem]:
+        """See Store."""
+        items = self._rows[job].items if job in self._rows else {}
+        page = [items[key] for key in sorted(items, key=str.encode) if key.encode() > query.after.encode()]
+        wanted = (query.outcome, query.category)
+        return [item for item in page if _fits(wanted, (item.outcome, item.category))][: query.limit]
 
     def rest(self) -> None:
         """Nothing was put off."""
@@ -173,12 +235,17 @@ class MemoryStore:
     def close(self) -> None:
         """Nothing to release."""
 
+    def _age(self, job: str) -> tuple[float, str]:
+        return self._rows[job].index.created_at, job
+
     def _apply(self, part: JobCommit) -> None:
         row = self._rows.setdefault(part.job, _Row(IndexRow("", "", "")))
         if part.deleted:
             row.changes.clear()
+            row.items.clear()
         else:
             row.changes.extend(part.changes)
+            row.items.update({item.key: item for item in part.items})
         if part.keyframe is not None:
             row.keyframe = (part.revision, part.keyframe)
         row.index = part.index or row.index
@@ -187,6 +254,13 @@ class MemoryStore:
 
 def _matches(row: _Row, query: JobQuery) -> bool:
     index = row.index
-    wanted = ((query.kind, index.kind), (query.status, index.status), (query.health, index.health))
-    fits = all(want is None or want == have for want, have in wanted)
-    return not row.deleted and fits and (bool(index.health) or not query.attached)
+    wanted = (query.kind, query.status, query.health, query.unique_key)
+    if row.deleted or not _fits(wanted, (index.kind, index.status, index.health, index.unique_key)):
+        return False
+    late = query.expired_at
+    expired = late is None or (index.expires_at is not None and index.expires_at <= late)
+    return expired and (bool(index.health) or not query.attached)
+
+
+def _fits(wanted: Sequence[str | None], have: Sequence[str | None]) -> bool:
+    return all(want is None or want == value for want, value in zip(wanted, have, strict=True))

@@ -6,9 +6,10 @@ again: beside a busy loop, 64 rows by executemany took 16 to 21 ms, by one state
 row for the whole batch with an index row a job 3.3 to 7.0 ms (switch interval 0.1 ms, two cores).
 
     writer     one row: epoch, number of commits, and a digest chained over all of them
-    jobs       the revision of each job, and what jobs are listed by; a deleted one stays as a tombstone
+    jobs       the revision of each job, and what jobs are listed by (`listing.py`); a deleted one stays as a tombstone
     changes    (job, revision) -> body, digest
     keyframes  (job, revision) -> body, digest; older ones are kept for history
+    items      the item ledger (`items.py`)
 
 Every body has a BLAKE2b digest over job, revision and bytes, so damage and misplaced rows are both seen.
 
@@ -30,10 +31,12 @@ from pathlib import Path
 from actorstate import telemetry
 from actorstate.core.codec import digest
 from actorstate.errors import CorruptJob, DiskFull, EpochFenced
-from actorstate.store.contract import JobCommit, JobQuery, StoredChange, StoredJob
+from actorstate.store.contract import ItemQuery, JobCommit, JobQuery, StoredChange, StoredItem, StoredJob
 from actorstate.store.files import sync_folder
 from actorstate.store.sqlite.errors import typed, typed_errors
 from actorstate.store.sqlite.head import Head
+from actorstate.store.sqlite.items import delete_items, found_items, listed_items, rows_of, write_items
+from actorstate.store.sqlite.listing import list_row, listing, unlist_row
 from actorstate.store.sqlite.schema import check_owner, connect, prepare
 
 PAGE_BYTES = 4_096
@@ -42,18 +45,9 @@ CHECKPOINT_WAL_BYTES = 2 * 1024 * 1024
 KEYFRAMES_TRIED = 8
 """How many keyframes back a damaged one is replaced by history before the job is called corrupt."""
 
-_UPSERT_INDEX = """
-INSERT INTO jobs VALUES (?, ?, ?, ?, 0, 0)
-ON CONFLICT (job) DO UPDATE SET kind = excluded.kind, status = excluded.status, health = excluded.health, deleted = 0
-"""
-_LIST = """
-SELECT job FROM jobs WHERE NOT deleted AND job > :after AND (:status IS NULL OR status = :status)
-AND (:kind IS NULL OR kind = :kind) AND (:health IS NULL OR health = :health) AND (NOT :attached OR health <> '')
-ORDER BY job LIMIT :limit
-"""
 _CHANGES = ("INSERT INTO changes VALUES ", "(?,?,?,?)", "")
 _REVISIONS = (
-    "INSERT INTO jobs VALUES ",
+    "INSERT INTO jobs (job, kind, status, health, deleted, revision) VALUES ",
     "(?,'','','',0,?)",
     " ON CONFLICT (job) DO UPDATE SET revision = excluded.revision",
 )
@@ -103,7 +97,9 @@ class SqliteStore:
             if not part.deleted
             for change in part.changes
         ]
-        chain = blake2b(b"".join([self._chain, *[row[3] for row in rows]]), digest_size=16).digest()
+        items = rows_of(batch)
+        digests = [self._chain, *[row[3] for row in rows], *[row[-1] for row in items]]
+        chain = blake2b(b"".join(digests), digest_size=16).digest()
         try:
             self._writing.execute("BEGIN IMMEDIATE")
             fence = (self._commits + 1, chain, epoch)
@@ -117,6 +113,8 @@ class SqliteStore:
                 if many:
                     values = [value for each in many for value in each]
                     self._writing.execute(insert + ",".join([row] * len(many)) + rest, values)
+            if items:
+                write_items(self._writing, items)
             if "store.written" in telemetry.heard:
                 telemetry.event("store.written", commits=self._commits + 1)
             started = time.perf_counter()
@@ -126,7 +124,7 @@ class SqliteStore:
             raise
         self.sync_s = time.perf_counter() - started
         self._commits, self._chain = self._commits + 1, chain
-        self._unmoved_bytes += sum([len(row[2]) for row in rows]) + PAGE_BYTES * (3 + 3 * len(batch))
+        self._unmoved_bytes += sum([len(row[2]) for row in rows]) + PAGE_BYTES * (3 + 3 * len(batch) + 3 * len(items))
         if self._unmoved_bytes > CHECKPOINT_WAL_BYTES:
             self._checkpoint()
 
@@ -157,9 +155,18 @@ class SqliteStore:
 
     def list_jobs(self, query: JobQuery) -> list[str]:
         """See Store."""
-        values = {name: getattr(query, name) for name in ("status", "kind", "health", "attached", "after", "limit")}
         with typed_errors(self._path):
-            return [job for (job,) in self._reading.execute(_LIST, values)]
+            return [job for (job,) in self._reading.execute(*listing(query))]
+
+    def find_items(self, job: str, keys: Sequence[str]) -> dict[str, bytes]:
+        """See Store."""
+        with typed_errors(self._path, job):
+            return found_items(self._reading, job, keys)
+
+    def list_items(self, job: str, query: ItemQuery) -> list[StoredItem]:
+        """See Store."""
+        with typed_errors(self._path, job):
+            return listed_items(self._reading, job, query)
 
     def rest(self) -> None:
         """Writes the head. A full disk only makes it lag: it then notices a little less."""
@@ -190,8 +197,7 @@ class SqliteStore:
 
     def _write_rest(self, part: JobCommit) -> None:
         if part.index is not None:
-            index = (part.job, part.index.kind, part.index.status, part.index.health)
-            self._writing.execute(_UPSERT_INDEX, index)
+            list_row(self._writing, part.job, part.index)
         if part.deleted:
             self._bury(part.job)
         if part.keyframe is not None:
@@ -203,7 +209,8 @@ class SqliteStore:
     def _bury(self, job: str) -> None:
         self._writing.execute("DELETE FROM changes WHERE job = ?", (job,))
         self._writing.execute("DELETE FROM keyframes WHERE job = ?", (job,))
-        self._writing.execute("INSERT OR REPLACE INTO jobs VALUES (?, '', 'deleted', '', 1, 0)", (job,))
+        delete_items(self._writing, job)
+        unlist_row(self._writing, job)
 
     def _newest_keyframe(self, job: str) -> StoredChange | None:
         query = "SELECT revision, body, digest FROM keyframes WHERE job = ? ORDER BY revision DESC LIMIT ?"

@@ -6,6 +6,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 from actorstate.errors import StoreError, StoreFailed, StoreTooNew
+from actorstate.store.sqlite.items import ITEMS
+from actorstate.store.sqlite.listing import INDEXES
 
 APPLICATION_ID = 0x41435354
 SCHEMA_VERSION = 1
@@ -15,13 +17,14 @@ CREATE TABLE writer (one INTEGER PRIMARY KEY CHECK (one = 1), epoch INTEGER NOT 
     chain BLOB NOT NULL);
 INSERT INTO writer VALUES (1, 0, 0, x'');
 CREATE TABLE jobs (job TEXT PRIMARY KEY, kind TEXT NOT NULL, status TEXT NOT NULL, health TEXT NOT NULL,
-    deleted INTEGER NOT NULL, revision INTEGER NOT NULL) WITHOUT ROWID;
-CREATE INDEX jobs_by_status ON jobs (status, job) WHERE NOT deleted;
-CREATE INDEX jobs_by_health ON jobs (health, job) WHERE NOT deleted AND health <> '';
+    deleted INTEGER NOT NULL, revision INTEGER NOT NULL, created_at REAL NOT NULL DEFAULT 0, unique_key TEXT,
+    expires_at REAL) WITHOUT ROWID;
+{INDEXES}
 CREATE TABLE changes (job TEXT NOT NULL, revision INTEGER NOT NULL, body BLOB NOT NULL, digest BLOB NOT NULL,
     PRIMARY KEY (job, revision)) WITHOUT ROWID;
 CREATE TABLE keyframes (job TEXT NOT NULL, revision INTEGER NOT NULL, body BLOB NOT NULL, digest BLOB NOT NULL,
     PRIMARY KEY (job, revision)) WITHOUT ROWID;
+{ITEMS}
 PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {SCHEMA_VERSION};
 """  # noqa: S608 - constants of this module
