@@ -28,9 +28,9 @@ _UNDECODABLE = (msgspec.DecodeError, ValueError, OverflowError, RecursionError, 
 """What hostile bytes raise: msgspec's ValidationError and DecodeError, and what neither covers."""
 
 
-def digest(job: str, revision: int, body: bytes) -> bytes:
-    """16 bytes of BLAKE2b over where a stored body belongs and what it is."""
-    return blake2b(b"%s\0%d\0%s" % (job.encode(), revision, body), digest_size=16).digest()
+def digest(job: str, revision: int, body: bytes, at: int = 0) -> bytes:
+    """16 bytes of BLAKE2b over where a stored body belongs, when it was made (microseconds) and what it is."""
+    return blake2b(b"%s\0%d\0%d\0%s" % (job.encode(), revision, at, body), digest_size=16).digest()
 
 
 def decode_request(frame: bytes) -> Request:

@@ -6,17 +6,21 @@ uses it: `commit` may run in another thread than the loads, never two commits at
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Protocol
 
 from actorstate.errors import EpochFenced
 
+UNDATED = datetime(1970, 1, 1, tzinfo=UTC)
+
 
 @dataclass(frozen=True, slots=True)
 class StoredChange:
-    """One change of a job, as the actor encoded it."""
+    """One change of a job, as the actor encoded it, and when it was made (kept to the microsecond)."""
 
     revision: int
     body: bytes
+    at: datetime = UNDATED
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +109,8 @@ class Store(Protocol):
     """A place for the state of all jobs. All of one `commit` becomes durable, or none of it.
 
     `sync_s` is how long the last commit waited for the disk, in seconds. A `whole` store writes a job anew
-    at each commit, and is given a keyframe with each.
+    at each commit, and is given a keyframe with each: it may keep generations instead of changes, and then
+    shows of the past the newest one at or below what was asked for.
     """
 
     sync_s: float
@@ -137,6 +142,30 @@ class Store(Protocol):
         """A job's history: its changes above `after_revision`, in order. Raises CorruptJob."""
         ...
 
+    def keyframe_at(self, job: str, revision: int) -> StoredChange | None:
+        """The newest readable keyframe at or below `revision`, where its replay begins; None for the first change.
+
+        Raises CorruptJob when there is none but damaged ones. `at` is undated.
+        """
+        ...
+
+    def oldest(self, job: str) -> int:
+        """The lowest revision that can be rebuilt; 0 for a job without history."""
+        ...
+
+    def revision_at(self, job: str, at: datetime) -> int:
+        """The last revision made at or before `at`, by the clock as it was; 0 if none is kept. Raises CorruptJob."""
+        ...
+
+    def prune(self, epoch: int, job: str, keep_from: int, before: datetime) -> bool:
+        """Forgets the oldest stretch of history, up to the next keyframe, and says whether it did.
+
+        All of it must be below revision `keep_from`, or made before `before`. The newest keyframe and the stretch
+        up to it stay, whatever they are: they are the job's state and its second copy. Not while a commit
+        runs. Need not be durable. Raises EpochFenced, DiskFull, StoreFailed.
+        """
+        ...
+
     def list_jobs(self, query: JobQuery) -> list[str]:
         """Ids of the jobs that match, deleted ones excepted."""
         ...
@@ -162,7 +191,7 @@ class Store(Protocol):
 class _Row:
     index: IndexRow
     changes: list[StoredChange] = field(default_factory=list[StoredChange])
-    keyframe: tuple[int, bytes] | None = None
+    keyframes: list[StoredChange] = field(default_factory=list[StoredChange])
     deleted: bool = False
     items: dict[str, StoredItem] = field(default_factory=dict[str, StoredItem])
 
@@ -200,13 +229,46 @@ class MemoryStore:
         row = self._rows.get(job)
         if row is None:
             return None
-        since, keyframe = row.keyframe or (0, None)
-        return StoredJob(keyframe, tuple(change.body for change in row.changes if change.revision > since))
+        keyframe = row.keyframes[-1] if row.keyframes else StoredChange(0, b"")
+        changes = tuple(change.body for change in row.changes if change.revision > keyframe.revision)
+        return StoredJob(keyframe.body if row.keyframes else None, changes)
 
     def changes(self, job: str, after_revision: int, limit: int) -> list[StoredChange]:
         """See Store."""
         row = self._rows.get(job)
         return [change for change in row.changes if change.revision > after_revision][:limit] if row else []
+
+    def keyframe_at(self, job: str, revision: int) -> StoredChange | None:
+        """See Store."""
+        row = self._rows.get(job)
+        found = [keyframe for keyframe in row.keyframes if keyframe.revision <= revision] if row else []
+        return found[-1] if found else None
+
+    def oldest(self, job: str) -> int:
+        """See Store."""
+        row = self._rows.get(job)
+        return row.changes[0].revision if row and row.changes else 0
+
+    def revision_at(self, job: str, at: datetime) -> int:
+        """See Store."""
+        row = self._rows.get(job)
+        return max((change.revision for change in row.changes if change.at <= at), default=0) if row else 0
+
+    def prune(self, epoch: int, job: str, keep_from: int, before: datetime) -> bool:
+        """See Store."""
+        if epoch != self._epoch:
+            raise EpochFenced(f"epoch {self._epoch} has taken over from {epoch}")
+        row = self._rows.get(job)
+        later = [frame for frame in row.keyframes if frame.revision > self.oldest(job)] if row else []
+        if row is None or len(later) < 2:  # noqa: PLR2004 - the next one, and the newest
+            return False
+        beginning = later[0].revision
+        stretch = [change for change in row.changes if change.revision < beginning]
+        if beginning > keep_from and any(change.at >= before for change in stretch):
+            return False
+        row.changes = [change for change in row.changes if change.revision >= beginning]
+        row.keyframes = later
+        return True
 
     def list_jobs(self, query: JobQuery) -> list[str]:
         """See Store."""
@@ -243,11 +305,12 @@ class MemoryStore:
         if part.deleted:
             row.changes.clear()
             row.items.clear()
+            row.keyframes.clear()
         else:
             row.changes.extend(part.changes)
             row.items.update({item.key: item for item in part.items})
         if part.keyframe is not None:
-            row.keyframe = (part.revision, part.keyframe)
+            row.keyframes.append(StoredChange(part.revision, part.keyframe))
         row.index = part.index or row.index
         row.deleted = part.deleted or (row.deleted and part.index is None)
 

@@ -91,7 +91,9 @@ class Committer:
             staged = actor.seal(now, whole=self._store.whole)
             if staged is not None:
                 first = staged.revision - len(staged.changes) + 1
-                changes = tuple(StoredChange(first + place, body) for place, body in enumerate(staged.changes))
+                changes = tuple(
+                    StoredChange(first + place, body, now.wall) for place, body in enumerate(staged.changes)
+                )
                 index = _index_row(actor) if staged.relisted else None
                 deleted = staged.document is None
                 batch.actors.append(actor)

@@ -1,7 +1,8 @@
 """The contract of `store/contract.py`, held against every store."""
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from itertools import product
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from actorstate.core.messages.requests import Body, CreateJob, DeleteJob
 from actorstate.errors import EpochFenced
 from actorstate.store.contract import IndexRow, JobCommit, JobQuery, Store, StoredChange, StoredJob
-from tests.support.core import JOB, Rehearsal, attach, counted
+from tests.support.core import JOB, START, Rehearsal, attach, counted
 from tests.support.stores import (
     DURABLE,
     ENDED,
@@ -292,3 +293,154 @@ def last_revision(store: Store) -> int:
     revisions = [int(body.split()[1]) for body in held.changes]
     assert revisions == list(range(since + 1, since + 1 + len(revisions)))
     return since + len(revisions)
+
+
+# History
+
+
+def minutes(number: float) -> datetime:
+    return START + timedelta(minutes=number)
+
+
+def dated(store: Store, job: str, frames: Container[int], times: Sequence[float], first: int = 1) -> None:
+    """A change at each of these minutes, and a keyframe at each revision of `frames`."""
+    for revision, minute in enumerate(times, first):
+        made = StoredChange(revision, b"change %d" % revision, minutes(minute))
+        frame = b"frame %d" % revision if revision in frames else None
+        store.commit(1, [JobCommit(job, revision, (made,), frame, RUNNING)])
+
+
+def beginnings(store: Store, job: str, last: int) -> list[int]:
+    """Where the replay of each revision begins."""
+    found = [store.keyframe_at(job, revision) for revision in range(1, last + 1)]
+    assert all(frame is None or frame.body == b"frame %d" % frame.revision for frame in found)
+    return [frame.revision if frame else 0 for frame in found]
+
+
+def test_a_replay_begins_at_a_later_keyframe(store: Store) -> None:
+    dated(store, "a", {3, 5, 6}, range(8))
+    dated(store, "b", {1, 2}, range(8))
+    assert beginnings(store, "a", 8) == [0, 0, 3, 3, 5, 6, 6, 6]
+    assert store.oldest("a") == 1
+    assert (store.oldest("none"), store.keyframe_at("none", 9), store.revision_at("none", START)) == (0, None, 0)
+
+
+def test_a_change_comes_back_with_another_time(store: Store) -> None:
+    at = datetime(2038, 1, 19, 3, 14, 8, 999_999, tzinfo=UTC)
+    store.commit(1, [JobCommit("a", 1, (StoredChange(1, b"x", at),), index=RUNNING)])
+    assert store.changes("a", 0, 1) == [StoredChange(1, b"x", at)]
+
+
+CLOCKS = {
+    "steady": [*range(12)],
+    "standing still": [5] * 12,
+    "an hour back in between": [100, 101, 102, 103, 41, 42, 43, 44, 45, 104, 105, 106],
+    "an hour ahead in between": [0, 1, 62, 63, 2, 3, 4, 65, 5, 6, 7, 8],
+    "running backwards": [*range(12, 0, -1)],
+}
+
+
+@pytest.mark.parametrize("frames", [set(), {1}, {4, 8}, {12}, set(range(1, 13))], ids=str)
+@pytest.mark.parametrize("clock", CLOCKS)
+def test_a_moment_leads_to_another_revision_than_the_last_before_it(store: Store, clock: str, frames: set[int]) -> None:
+    times = CLOCKS[clock]
+    dated(store, "a", frames, times)
+    dated(store, "b", {2, 3}, [0, 1, 2, 3])
+    for minute in (-1, *times, *(time + 0.5 for time in times)):
+        expected = max((revision for revision, time in enumerate(times, 1) if time <= minute), default=0)
+        assert store.revision_at("a", minutes(minute)) == expected
+
+
+def forgotten(store: Store, job: str, *, keep_from: int = 0, before: float = -99) -> int:
+    """How many stretches can be forgotten."""
+    stretches = 0
+    while store.prune(1, job, keep_from, minutes(before)):
+        stretches += 1
+        assert stretches < 99
+    return stretches
+
+
+@pytest.mark.parametrize(
+    ("keep_from", "before", "stretches", "oldest"),
+    [
+        (0, -99, 0, 1),
+        (3, -99, 0, 1),
+        (4, -99, 1, 4),
+        (7, -99, 1, 4),
+        (8, -99, 2, 8),
+        (99, -99, 2, 8),
+        (0, 2, 0, 1),
+        (0, 2.5, 1, 4),
+        (0, 3, 1, 4),
+        (0, 99, 2, 8),
+        (5, 7, 2, 8),
+    ],
+)
+def test_more_is_forgotten_than_may_be_or_less(
+    store: Store, keep_from: int, before: float, stretches: int, oldest: int
+) -> None:
+    dated(store, "a", {4, 8, 10}, range(12))
+    dated(store, "b", {4, 8, 10}, range(12))
+    others, present = holdings(store, "b"), store.load("a")
+    assert forgotten(store, "a", keep_from=keep_from, before=before) == stretches
+    assert store.oldest("a") == oldest
+    assert [change.revision for change in store.changes("a", 0, 99)] == list(range(oldest, 13))
+    assert beginnings(store, "a", 12)[oldest - 1 :] == [0, 0, 0, 4, 4, 4, 4, 8, 8, 10, 10, 10][oldest - 1 :]
+    assert store.load("a") == present
+    assert {name: held for name, held in holdings(store, "b").items() if name != "listed"} == {"b": others["b"]}
+
+
+def test_the_only_copy_is_forgotten(store: Store) -> None:
+    """Up to the newest keyframe the changes are its second copy."""
+    dated(store, "a", {3}, range(5))
+    dated(store, "b", {1, 5}, range(5))
+    dated(store, "c", set(), range(5))
+    assert [forgotten(store, job, keep_from=99, before=99) for job in ("a", "b", "c", "none")] == [0, 0, 0, 0]
+
+
+def test_what_a_fast_clock_has_dated_is_forgotten_too_early(store: Store) -> None:
+    dated(store, "a", {4, 8, 10}, [0, 1, 90, 2, 3, 4, 5, 6, 7, 8, 9])
+    assert forgotten(store, "a", before=50) == 0
+    assert forgotten(store, "a", before=91) == 2
+
+
+@pytest.mark.parametrize("clock", CLOCKS)
+def test_after_forgetting_a_moment_leads_elsewhere(store: Store, clock: str) -> None:
+    times = CLOCKS[clock]
+    dated(store, "a", {4, 8, 10}, times)
+    assert forgotten(store, "a", keep_from=4) == 1
+    for minute in (-1, *times):
+        kept = [revision for revision, time in enumerate(times, 1) if time <= minute and revision >= 4]
+        assert store.revision_at("a", minutes(minute)) == max(kept, default=0)
+    dated(store, "a", {13}, [200, 201], first=13)
+    assert store.revision_at("a", minutes(200.5)) == 13
+
+
+def test_a_deleted_jobs_past_is_read_for_its_successors(store: Store) -> None:
+    dated(store, "a", {2}, range(4))
+    store.commit(1, [commit_of("a", 5, keyframe=b"frame 5", deleted=True)])
+    assert (store.oldest("a"), store.revision_at("a", minutes(99))) == (0, 0)
+    dated(store, "a", {7, 9}, range(10, 15), first=6)
+    assert store.oldest("a") == 6
+    assert beginnings(store, "a", 10)[4:] == [5, 5, 7, 7, 9, 9]
+    assert store.revision_at("a", minutes(5)) == 0
+    assert forgotten(store, "a", keep_from=99) == 1
+    assert (store.oldest("a"), store.revision_at("a", minutes(99))) == (7, 10)
+
+
+def test_an_older_writer_forgets_what_its_successor_keeps(store: Store) -> None:
+    dated(store, "a", {4, 8, 10}, range(12))
+    store.set_epoch(2)
+    with pytest.raises(EpochFenced):
+        store.prune(1, "a", 99, minutes(99))
+    assert store.oldest("a") == 1
+
+
+def test_what_is_committed_after_forgetting_is_lost(make_store: MakeStore, tmp_path: Path) -> None:
+    with opened(make_store(tmp_path)) as store:
+        dated(store, "a", {4, 8, 10}, range(12))
+        assert forgotten(store, "a", keep_from=99) == 2
+        dated(store, "a", {13}, [20, 21], first=13)
+        before = holdings(store, "a"), store.oldest("a")
+    with opened(make_store(tmp_path), epoch=0) as store:
+        assert (holdings(store, "a"), store.oldest("a")) == before

@@ -288,7 +288,7 @@ def test_two_jobs_that_changed_places_go_unseen(kept: Kept) -> None:
 
 def test_a_keyframe_of_another_job_is_taken(kept: Kept) -> None:
     newest = kept.keyframes("export-2")[-1]
-    copied = f"SELECT 'import-1', revision, body, digest FROM keyframes WHERE revision = {newest}"
+    copied = f"SELECT 'import-1', revision, earliest, body, digest FROM keyframes WHERE revision = {newest}"
     kept.damage(f"INSERT INTO keyframes {copied}")
     assert kept.is_whole(*JOBS)
 
@@ -496,7 +496,7 @@ def test_a_database_of_another_program_is_opened(tmp_path: Path) -> None:
 
 def test_a_newer_schema_is_touched(kept: Kept) -> None:
     with contextlib.closing(sqlite3.connect(kept.path)) as outside:
-        outside.execute("PRAGMA user_version = 2")
+        outside.execute("PRAGMA user_version = 99")
     before = kept.path.read_bytes()
     assert isinstance(refused(kept.path), StoreTooNew)
     assert kept.path.read_bytes() == before

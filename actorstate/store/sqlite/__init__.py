@@ -7,11 +7,11 @@ row for the whole batch with an index row a job 3.3 to 7.0 ms (switch interval 0
 
     writer     one row: epoch, number of commits, and a digest chained over all of them
     jobs       the revision of each job, and what jobs are listed by (`listing.py`); a deleted one stays as a tombstone
-    changes    (job, revision) -> body, digest
-    keyframes  (job, revision) -> body, digest; older ones are kept for history
+    changes    (job, revision) -> at (microseconds since 1970), body, digest
+    keyframes  (job, revision) -> earliest, body, digest; older ones are kept for history (`history.py`)
     items      the item ledger (`items.py`)
 
-Every body has a BLAKE2b digest over job, revision and bytes, so damage and misplaced rows are both seen.
+Every body has a BLAKE2b digest over job, revision, time and bytes, so damage and misplaced rows are both seen.
 
 Recovery. WAL with synchronous=FULL: a commit is durable when it returns. Every start moves the log into
 the database (`wal_checkpoint(TRUNCATE)`) before anything is read. One flipped bit in the log makes SQLite
@@ -25,6 +25,7 @@ import contextlib
 import sqlite3
 import time
 from collections.abc import Generator, Sequence
+from datetime import datetime
 from hashlib import blake2b
 from pathlib import Path
 
@@ -33,6 +34,7 @@ from actorstate.core.codec import digest
 from actorstate.errors import CorruptJob, DiskFull, EpochFenced
 from actorstate.store.contract import ItemQuery, JobCommit, JobQuery, StoredChange, StoredItem, StoredJob
 from actorstate.store.files import sync_folder
+from actorstate.store.sqlite import history
 from actorstate.store.sqlite.errors import typed, typed_errors
 from actorstate.store.sqlite.head import Head
 from actorstate.store.sqlite.items import delete_items, found_items, listed_items, rows_of, write_items
@@ -40,12 +42,14 @@ from actorstate.store.sqlite.listing import list_row, listing, unlist_row
 from actorstate.store.sqlite.schema import check_owner, connect, prepare
 
 PAGE_BYTES = 4_096
+PRUNED_PAGES = 40
+"""About what a forgotten stretch leaves in the log."""
+NEWEST = 2**62
+"""Above every revision."""
 CHECKPOINT_WAL_BYTES = 2 * 1024 * 1024
 """After about so many bytes the log is moved into the database."""
-KEYFRAMES_TRIED = 8
-"""How many keyframes back a damaged one is replaced by history before the job is called corrupt."""
 
-_CHANGES = ("INSERT INTO changes VALUES ", "(?,?,?,?)", "")
+_CHANGES = ("INSERT INTO changes VALUES ", "(?,?,?,?,?)", "")
 _REVISIONS = (
     "INSERT INTO jobs (job, kind, status, health, deleted, revision) VALUES ",
     "(?,'','','',0,?)",
@@ -55,7 +59,7 @@ _FENCE = "UPDATE writer SET commits = ?, chain = ? WHERE epoch = ?"
 
 
 class SqliteStore:
-    """See the head of this module, and `contract.Store` for what is promised. A commit has at most 8,000 changes."""
+    """See the head of this module, and `contract.Store` for what is promised. A commit has at most 6,000 changes."""
 
     whole = False
 
@@ -91,14 +95,9 @@ class SqliteStore:
 
     def commit(self, epoch: int, batch: Sequence[JobCommit]) -> None:  # noqa: C901 - one transaction, told in one piece
         """See Store."""
-        rows = [
-            (part.job, change.revision, change.body, digest(part.job, change.revision, change.body))
-            for part in batch
-            if not part.deleted
-            for change in part.changes
-        ]
+        rows = [_row(part.job, change) for part in batch if not part.deleted for change in part.changes]
         items = rows_of(batch)
-        digests = [self._chain, *[row[3] for row in rows], *[row[-1] for row in items]]
+        digests = [self._chain, *[row[4] for row in rows], *[row[-1] for row in items]]
         chain = blake2b(b"".join(digests), digest_size=16).digest()
         try:
             self._writing.execute("BEGIN IMMEDIATE")
@@ -124,7 +123,7 @@ class SqliteStore:
             raise
         self.sync_s = time.perf_counter() - started
         self._commits, self._chain = self._commits + 1, chain
-        self._unmoved_bytes += sum([len(row[2]) for row in rows]) + PAGE_BYTES * (3 + 3 * len(batch) + 3 * len(items))
+        self._unmoved_bytes += sum([len(row[3]) for row in rows]) + PAGE_BYTES * (3 + 3 * len(batch) + 3 * len(items))
         if self._unmoved_bytes > CHECKPOINT_WAL_BYTES:
             self._checkpoint()
 
@@ -132,7 +131,7 @@ class SqliteStore:
         """See Store."""
         with typed_errors(self._path, job), self._one_moment():
             row = self._reading.execute("SELECT revision FROM jobs WHERE job = ?", (job,)).fetchone()
-            keyframe = self._newest_keyframe(job)
+            keyframe = history.keyframe_at(self._reading, job, NEWEST)
             revision, body = (keyframe.revision, keyframe.body) if keyframe else (0, None)
             changes = self.changes(job, revision, -1)
             revision = changes[-1].revision if changes else revision
@@ -145,13 +144,40 @@ class SqliteStore:
 
     def changes(self, job: str, after_revision: int, limit: int) -> list[StoredChange]:
         """See Store."""
-        query = "SELECT revision, body, digest FROM changes WHERE job = ? AND revision > ? ORDER BY revision LIMIT ?"
         with typed_errors(self._path, job):
-            rows = self._reading.execute(query, (job, after_revision, limit)).fetchall()
-            for revision, body, stored in rows:
-                if digest(job, revision, body) != stored:
-                    raise CorruptJob(f"job {job!r}: the stored change {revision} does not match its digest", job=job)
-        return [StoredChange(revision, body) for revision, body, _ in rows]
+            return history.changes_after(self._reading, job, after_revision, limit)
+
+    def keyframe_at(self, job: str, revision: int) -> StoredChange | None:
+        """See Store."""
+        with typed_errors(self._path, job), self._one_moment():
+            return history.keyframe_at(self._reading, job, revision)
+
+    def oldest(self, job: str) -> int:
+        """See Store."""
+        with typed_errors(self._path, job):
+            return history.oldest(self._reading, job)
+
+    def revision_at(self, job: str, at: datetime) -> int:
+        """See Store."""
+        with typed_errors(self._path, job), self._one_moment():
+            return history.revision_at(self._reading, job, at)
+
+    def prune(self, epoch: int, job: str, keep_from: int, before: datetime) -> bool:
+        """See Store. Not synced: it reaches the disk with the next commit, or is done again."""
+        try:
+            self._writing.execute("PRAGMA synchronous = NORMAL")
+            self._writing.execute("BEGIN IMMEDIATE")
+            if self._writing.execute("SELECT epoch FROM writer").fetchone() != (epoch,):
+                raise EpochFenced(f"another writer has taken {self._path.parent} over from epoch {epoch}")
+            done = history.forget_stretch(self._writing, job, keep_from, before)
+            self._writing.execute("COMMIT")
+        except BaseException as error:
+            self._roll_back(error)
+            raise
+        finally:
+            self._writing.execute("PRAGMA synchronous = FULL")
+        self._unmoved_bytes += PAGE_BYTES * PRUNED_PAGES if done else 0
+        return done
 
     def list_jobs(self, query: JobQuery) -> list[str]:
         """See Store."""
@@ -202,9 +228,10 @@ class SqliteStore:
             self._bury(part.job)
         if part.keyframe is not None:
             signed = digest(part.job, part.revision, part.keyframe)
-            row = (part.job, part.revision, part.keyframe, signed)
+            earliest = history.earliest(self._writing, part.job, () if part.deleted else part.changes)
+            row = (part.job, part.revision, earliest, part.keyframe, signed)
             self._unmoved_bytes += len(part.keyframe)
-            self._writing.execute("INSERT INTO keyframes VALUES (?, ?, ?, ?)", row)
+            self._writing.execute("INSERT INTO keyframes VALUES (?, ?, ?, ?, ?)", row)
 
     def _bury(self, job: str) -> None:
         self._writing.execute("DELETE FROM changes WHERE job = ?", (job,))
@@ -212,23 +239,13 @@ class SqliteStore:
         delete_items(self._writing, job)
         unlist_row(self._writing, job)
 
-    def _newest_keyframe(self, job: str) -> StoredChange | None:
-        query = "SELECT revision, body, digest FROM keyframes WHERE job = ? ORDER BY revision DESC LIMIT ?"
-        damaged = 0
-        for revision, body, stored in self._reading.execute(query, (job, KEYFRAMES_TRIED)):
-            if digest(job, revision, body) == stored:
-                return StoredChange(revision, body)
-            damaged = damaged or revision
-            telemetry.event("store.damage_found", job=job, what="keyframe", revision=revision)
-        if (
-            damaged
-            and self._reading.execute("SELECT 1 FROM changes WHERE job = ? AND revision = 1", (job,)).fetchone() is None
-        ):
-            raise CorruptJob(f"job {job!r}: the stored keyframe {damaged} does not match its digest", job=job)
-        return None
-
     def _checkpoint(self) -> None:
         """Moves the log into the database; on a full disk it stays where it is until the next time."""
         self._unmoved_bytes = 0
         with contextlib.suppress(DiskFull), typed_errors(self._path):
             self._writing.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+
+
+def _row(job: str, change: StoredChange) -> tuple[str, int, int, bytes, bytes]:
+    at = history.microseconds(change.at)
+    return job, change.revision, at, change.body, digest(job, change.revision, change.body, at)

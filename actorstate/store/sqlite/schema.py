@@ -10,7 +10,7 @@ from actorstate.store.sqlite.items import ITEMS
 from actorstate.store.sqlite.listing import INDEXES
 
 APPLICATION_ID = 0x41435354
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 _SCHEMA = f"""
 CREATE TABLE writer (one INTEGER PRIMARY KEY CHECK (one = 1), epoch INTEGER NOT NULL, commits INTEGER NOT NULL,
@@ -20,10 +20,10 @@ CREATE TABLE jobs (job TEXT PRIMARY KEY, kind TEXT NOT NULL, status TEXT NOT NUL
     deleted INTEGER NOT NULL, revision INTEGER NOT NULL, created_at REAL NOT NULL DEFAULT 0, unique_key TEXT,
     expires_at REAL) WITHOUT ROWID;
 {INDEXES}
-CREATE TABLE changes (job TEXT NOT NULL, revision INTEGER NOT NULL, body BLOB NOT NULL, digest BLOB NOT NULL,
-    PRIMARY KEY (job, revision)) WITHOUT ROWID;
-CREATE TABLE keyframes (job TEXT NOT NULL, revision INTEGER NOT NULL, body BLOB NOT NULL, digest BLOB NOT NULL,
-    PRIMARY KEY (job, revision)) WITHOUT ROWID;
+CREATE TABLE changes (job TEXT NOT NULL, revision INTEGER NOT NULL, at INTEGER NOT NULL, body BLOB NOT NULL,
+    digest BLOB NOT NULL, PRIMARY KEY (job, revision)) WITHOUT ROWID;
+CREATE TABLE keyframes (job TEXT NOT NULL, revision INTEGER NOT NULL, earliest INTEGER, body BLOB NOT NULL,
+    digest BLOB NOT NULL, PRIMARY KEY (job, revision)) WITHOUT ROWID;
 {ITEMS}
 PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {SCHEMA_VERSION};
@@ -51,6 +51,9 @@ def prepare(writing: sqlite3.Connection, path: Path) -> None:
         raise foreign(path)
     elif version > SCHEMA_VERSION:
         raise StoreTooNew(f"{path} has schema {version}, this release knows {SCHEMA_VERSION}")
+    elif version < SCHEMA_VERSION:
+        hint = "begin a new directory; no release has written this one"
+        raise StoreFailed(f"{path} has schema {version}, from before the first release", hint=hint)
 
 
 def check_owner(path: Path) -> None:
