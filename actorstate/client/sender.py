@@ -134,10 +134,10 @@ class Sender:
         self.check_process()
         self.wait_heard(self._said, timeout_s)
 
-    def wait_order_change(self, order: Order) -> Order:
-        """Blocks while nobody asks for anything else; raises what ended the run meanwhile."""
+    def wait_order_change(self, order: Order, timeout_s: float | None = None) -> Order:
+        """Blocks while nobody asks for anything else, at most `timeout_s`; raises what ended the run meanwhile."""
         with self._lock:
-            self._changed.wait_for(lambda: self.order != order or self._failure or self._closing)
+            self._changed.wait_for(lambda: self.order != order or self._failure or self._closing, timeout_s)
             self._check_failure()
             return self.order
 
@@ -233,7 +233,7 @@ class Sender:
         with self._lock:
             self.totals = Totals(self.totals.sent, self.totals.acknowledged + rows_in(report.counts))
             self._heard, self._trouble = max(self._heard, place), None
-            self.order = (reply.intent, reply.asked)
+            self.order = Order(reply.intent, reply.asked, reply.waiting, reply.rows_per_s)
             self._changed.notify_all()
 
     def _send_apart(self, report: Report) -> Reply:
@@ -276,5 +276,5 @@ class Sender:
         except (WriterUnavailable, Busy):
             return
         with self._lock:
-            self.order = (reply.intent, reply.asked)
+            self.order = Order(reply.intent, reply.asked, reply.waiting, reply.rows_per_s)
             self._changed.notify_all()

@@ -5,17 +5,17 @@ beside it (`Staged`). `abort` forgets that one: a commit that fails leaves the a
 """
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from msgspec.structs import replace
 
 from actorstate.core import codec
 from actorstate.core.evolve import evolve
-from actorstate.core.job import decide
+from actorstate.core.job import claimed_key, decide
 from actorstate.core.messages.document import TERMINAL, Document, Order, order_of
-from actorstate.core.messages.replies import Applied, Change, ChangeBody, Keyframe, Receipt, WorkerJudged
-from actorstate.core.messages.requests import Ask, Get, Heartbeat, ListJobs, Report, Request
+from actorstate.core.messages.replies import Applied, Change, ChangeBody, Finding, Keyframe, Receipt
+from actorstate.core.messages.requests import Ask, CreateJob, Get, Heartbeat, ListJobs, Report, Request, RetryJob
 from actorstate.core.rate import Now
 from actorstate.core.receipts import MAX_IN_FLIGHT, Unchanged, known_reply, remembered
 from actorstate.errors import BadMessage, CorruptJob, RequestRefused
@@ -25,6 +25,14 @@ KEYFRAME_RATIO = 2
 """A keyframe is due when the changes since the last one outweigh this much and twice that keyframe."""
 
 
+Claim = Callable[[str, str], None]
+"""Takes a unique key for a job; raises Conflict where another job holds it, Busy where that is not decided yet."""
+
+
+def _unheld(_key: str, _job: str) -> None:
+    """Where there are no other jobs."""
+
+
 @dataclass(slots=True)
 class Envelope:
     """What waits in a mailbox: a client's request and where its reply goes, or the writer's own finding.
@@ -32,7 +40,7 @@ class Envelope:
     After `expires_at` (monotonic, seconds) its sender has given up, and it is dropped.
     """
 
-    request: Request | WorkerJudged
+    request: Request | Finding
     reply_to: bytes = b""
     number: int = 0
     expires_at: float = float("inf")
@@ -107,10 +115,11 @@ class Actor:
             self._replay(codec.decode_change(packed))
             self._journal_bytes += len(packed)
 
-    def propose(self, request: Request, now: Now, epoch: int) -> Applied:
+    def propose(self, request: Request, now: Now, epoch: int, *, claim: Claim = _unheld) -> Applied:
         """Stages what `request` asks for and returns its answer, true once the staged state is committed.
 
-        Raises a RequestRefused or OutcomeUnknown, and then stages nothing.
+        `claim` is asked for a unique key that it takes hold of. Raises a RequestRefused or OutcomeUnknown,
+        and then stages nothing.
         """
         body, producer = request.body, request.producer
         staged = self.staged or Staged(self.document, self.revision)
@@ -131,29 +140,39 @@ class Actor:
             if not decide(staged.document, body):
                 self.unchanged.keep(request, Applied(staged.revision), fresh=self.staged is not None)
                 return Applied(staged.revision)
+            change = self._stage(staged, body, now, epoch=epoch, request=request, claim=claim)
         except RequestRefused as refusal:
             if not refusal.retryable:
                 self.unchanged.keep(request, refusal, fresh=self.staged is not None)
             raise
-        change = self._stage(staged, body, now, epoch=epoch, request=request)
         receipt = staged.receipts[producer] = recorded(receipt, change, staged.document)
         if isinstance(body, Report) and body.worker in self.beats:
             beat = self.beats[body.worker]
             beat.heard_at = now.monotonic
-            beat.advanced_at = beat.advanced_at if body.counts is None else now.monotonic
+            if body.counts is not None or body.throttled_s:
+                beat.advanced_at = now.monotonic
         return receipt.replies[request.id]
 
-    def judge(self, judged: WorkerJudged, now: Now, epoch: int) -> None:
+    def judge(self, finding: Finding, now: Now, epoch: int) -> None:
         """Stages the writer's own finding, if it still changes anything."""
         staged = self.staged or Staged(self.document, self.revision)
-        if staged.document is not None and decide(staged.document, judged):
-            self._stage(staged, judged, now, epoch=epoch)
+        if staged.document is not None and decide(staged.document, finding):
+            self._stage(staged, finding, now, epoch=epoch)
 
     def _stage(
-        self, staged: Staged, body: ChangeBody, now: Now, *, epoch: int, request: Request | None = None
+        self,
+        staged: Staged,
+        body: ChangeBody,
+        now: Now,
+        *,
+        epoch: int,
+        request: Request | None = None,
+        claim: Claim = _unheld,
     ) -> Change:
-        """Nothing is staged when `evolve` or the encoder fails: the assignments come last."""
+        """Nothing is staged when `claim`, `evolve` or the encoder fails: the assignments come last."""
         before, since = staged.document, staged.at or self.changed_at
+        if isinstance(body, CreateJob | RetryJob) and (key := claimed_key(before, body)):
+            claim(key, self.job)
         elapsed_s = self._absent_s(now) if since is None else max(0.0, now.monotonic - since)
         change = Change(staged.revision + 1, epoch, now.wall, body, elapsed_s)
         if request is not None:

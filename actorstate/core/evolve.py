@@ -1,25 +1,26 @@
 """What an accepted change makes of the document. The same on every replay: all it needs is in the change."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import datetime
 
 from msgspec.structs import replace
 
+from actorstate.core.attempts import reopened
 from actorstate.core.job import MAX_WORKERS, is_live, move
 from actorstate.core.messages.document import (
-    Checkpoint,
+    Approval,
     Control,
     Document,
     IntentState,
     Progress,
-    Rate,
-    RowError,
-    Step,
+    Status,
+    Throttle,
     Track,
     Worker,
 )
-from actorstate.core.messages.replies import Change, WorkerJudged
+from actorstate.core.messages.replies import Change, JobExpired, WorkerJudged
 from actorstate.core.messages.requests import (
+    ApproveJob,
     Attach,
     ControlJob,
     Counts,
@@ -28,13 +29,12 @@ from actorstate.core.messages.requests import (
     Detach,
     FinishJob,
     Report,
-    StepReport,
-    TrackPoint,
+    RetryJob,
+    ThrottleJob,
 )
-from actorstate.core.rate import FIRST_SAMPLES_S, SAMPLE_EVERY_S, health_of, measured, without_eta
+from actorstate.core.rate import FIRST_SAMPLES_S, SAMPLE_EVERY_S, estimated, health_of, measured, without_eta
+from actorstate.core.reports import described, throttled
 
-MAX_ERRORS = 50
-"""The tail of errors keeps the newest; `error_count` counts them all."""
 MAX_CATEGORIES = 64
 """Failures of further categories are counted under `other`."""
 
@@ -44,10 +44,10 @@ def evolve(document: Document | None, change: Change) -> Document | None:
     body = change.body
     if isinstance(body, CreateJob):
         return _created(body, change)
-    if isinstance(body, DeleteJob) or document is None:
+    if isinstance(body, DeleteJob | JobExpired) or document is None:
         return None
     active_s, paused_s = document.rate.active_s, document.rate.paused_s
-    if document.status == "running":
+    if document.status == "running" and document.workers:
         active_s += change.elapsed_s
     elif document.status == "paused":
         paused_s += change.elapsed_s
@@ -62,6 +62,7 @@ def evolve(document: Document | None, change: Change) -> Document | None:
     if (
         isinstance(body, Report)
         and body.acknowledged is None
+        and body.question is None
         and document.status == "running"
         and document.workers[body.worker].health == "healthy"
     ):
@@ -73,7 +74,7 @@ def _created(body: CreateJob, change: Change) -> Document:
     return Document(
         id=body.job,
         kind=body.kind,
-        status="pending",
+        status="pending" if body.question is None else "waiting",
         revision=change.revision,
         epoch=change.epoch,
         created_at=change.at,
@@ -81,6 +82,11 @@ def _created(body: CreateJob, change: Change) -> Document:
         labels=body.labels,
         progress=Progress(total=body.total, unit=body.unit),
         packed_meta=body.meta,
+        unique_key=body.unique_key,
+        expire_after_s=body.expire_after_s,
+        health_rules=body.health_rules,
+        question=body.question,
+        approvals=() if body.question is None else (Approval(body.question, change.at),),
     )
 
 
@@ -110,12 +116,14 @@ def _stays(name: str, other: Worker, body: Attach) -> bool:
 
 def _detached(document: Document, body: Detach, _at: datetime) -> Document:
     workers = {name: worker for name, worker in document.workers.items() if name != body.worker}
-    tracks = {name: _released(track, body.worker) for name, track in document.tracks.items()}
-    return replace(document, workers=workers, tracks=tracks)
+    return replace(document, workers=workers, tracks=_released(document, {body.worker}))
 
 
-def _released(track: Track, worker: str) -> Track:
-    return replace(track, worker="", incarnation=0) if track.worker == worker else track
+def _released(document: Document, gone: Collection[str]) -> dict[str, Track]:
+    return {
+        name: replace(track, worker="", incarnation=0) if track.worker in gone else track
+        for name, track in document.tracks.items()
+    }
 
 
 def _reported(document: Document, body: Report, at: datetime) -> Document:
@@ -129,35 +137,16 @@ def _reported(document: Document, body: Report, at: datetime) -> Document:
         progress = _counted(progress, body.counts)
         worker = replace(worker, last_progress=at)
     if body.throttled_s:
-        rate = _throttled(rate, body)
+        rate = throttled(document, body, at)
     samples = rate.samples
     if not samples or rate.active_s - samples[-1][0] >= min(SAMPLE_EVERY_S, FIRST_SAMPLES_S * len(samples)):
-        rate = measured(rate, progress, at)
+        rate = measured(rate, progress, at, document.throttle.rows_per_s if document.throttle else None)
     workers = document.workers | {body.worker: worker}
     counted = replace(document, progress=progress, rate=rate, workers=workers)
     more = body.tracks or body.checkpoints or body.errors or body.error_count or body.steps or body.meta
-    if more or body.total is not None or body.phase is not None:
-        return _described(counted, body, at)
+    if more or body.total is not None or body.phase is not None or body.question is not None:
+        return described(counted, body, at)
     return counted
-
-
-def _described(document: Document, body: Report, at: datetime) -> Document:
-    """What a report says beyond its counts."""
-    steps = document.steps
-    for step in body.steps:
-        steps = _stepped(steps, step, at)
-    return replace(
-        document,
-        progress=document.progress if body.total is None else replace(document.progress, total=body.total),
-        tracks=document.tracks | {name: _tracked(document, name, point, body) for name, point in body.tracks.items()},
-        checkpoints=document.checkpoints
-        | {name: Checkpoint(packed, at, document.revision) for name, packed in body.checkpoints.items()},
-        phase=document.phase if body.phase is None else body.phase,
-        steps=steps,
-        errors=(*document.errors, *(RowError(e.key, e.message, e.category, at) for e in body.errors))[-MAX_ERRORS:],
-        error_count=document.error_count + body.error_count,
-        packed_meta=document.packed_meta | body.meta,
-    )
 
 
 def _counted(progress: Progress, counts: Counts) -> Progress:
@@ -178,40 +167,6 @@ def _counted(progress: Progress, counts: Counts) -> Progress:
     )
 
 
-def _throttled(rate: Rate, body: Report) -> Rate:
-    """Time that a worker waited for a rate limit was not active."""
-    waited_s = min(body.throttled_s, rate.active_s - (rate.samples[-1][0] if rate.samples else 0.0))
-    return replace(
-        rate,
-        active_s=rate.active_s - waited_s,
-        throttled_s=rate.throttled_s + waited_s,
-        throttles=rate.throttles + body.throttles,
-    )
-
-
-def _tracked(document: Document, name: str, point: TrackPoint, body: Report) -> Track:
-    before = document.tracks.get(name, Track())
-    further, saved = point.counted >= before.counted, point.done >= before.done
-    return Track(
-        counted=max(before.counted, point.counted),
-        done=max(before.done, point.done),
-        counted_key=point.counted_key if further else before.counted_key,
-        done_key=point.done_key if saved else before.done_key,
-        worker=body.worker if point.live else "",
-        incarnation=body.incarnation if point.live else 0,
-    )
-
-
-def _stepped(steps: tuple[Step, ...], report: StepReport, at: datetime) -> tuple[Step, ...]:
-    ended = None if report.status == "running" else at
-    for index, step in enumerate(steps):
-        if step.name == report.name:
-            packed = report.data or step.packed
-            changed = replace(step, status=report.status, ended_at=ended, packed=packed)
-            return (*steps[:index], changed, *steps[index + 1 :])
-    return (*steps, Step(report.name, report.status, at, ended, report.data))
-
-
 def _finished(document: Document, body: FinishJob, at: datetime) -> Document:
     rate = measured(document.rate, document.progress, at) if document.progress.processed else document.rate
     return replace(move(document, body.status, at), reason=body.reason, rate=rate)
@@ -222,8 +177,34 @@ def _controlled(document: Document, body: ControlJob, at: datetime) -> Document:
     control = Control(intent=body.intent, at=at, by=body.by, asked=document.revision)
     asked = replace(document, control=control, workers=workers)
     if body.intent == "resume" and document.status == "paused":
-        return move(asked, "running" if document.started_at or workers else "pending", at)
+        return move(asked, _open_status(asked), at)
     return asked
+
+
+def _open_status(document: Document) -> Status:
+    """What a job is that is neither paused nor finished."""
+    if document.awaits_approval:
+        return "waiting"
+    return "running" if document.started_at or document.workers else "pending"
+
+
+def _approved(document: Document, body: ApproveJob, at: datetime) -> Document:
+    *answered, asked = document.approvals
+    approvals = (*answered, replace(asked, approved_at=at, approved_by=body.by))
+    approved = replace(document, approvals=approvals)
+    return move(approved, _open_status(approved), at) if document.status == "waiting" else approved
+
+
+def _limited(document: Document, body: ThrottleJob, at: datetime) -> Document:
+    throttle = None if body.rows_per_s is None else Throttle(body.rows_per_s, at, body.by)
+    rate = document.rate
+    if rate.per_s is not None:
+        rate = estimated(rate, document.progress, at, body.rows_per_s)
+    return replace(document, throttle=throttle, rate=rate)
+
+
+def _retried(document: Document, body: RetryJob, at: datetime) -> Document:
+    return reopened(document, at, from_start=body.from_start, by=body.by)
 
 
 def _judged(document: Document, body: WorkerJudged, _at: datetime) -> Document:
@@ -240,11 +221,27 @@ def _settled(document: Document, at: datetime) -> Document:
             document = replace(document, control=replace(control, state=state))
         if state == "done" and control.intent != "resume":
             document = move(document, "paused" if control.intent == "pause" else "cancelled", at)
+    if document.health_rules.on_dead != "nothing" and not document.finished:
+        document = _bereaved(document, at)
     if document.finished and document.workers:
-        tracks = {name: _released(track, track.worker) for name, track in document.tracks.items()}
-        document = replace(document, workers={}, tracks=tracks)
+        document = replace(document, workers={}, tracks=_released(document, document.workers))
     rate = document.rate if document.status == "running" else without_eta(document.rate)
     return replace(document, rate=rate, health=health_of(document))
+
+
+def _bereaved(document: Document, at: datetime) -> Document:
+    """Carries out `on_dead`. A job that is paused or waits has saved all that its dead workers did: only freed."""
+    dead = {name: worker for name, worker in document.workers.items() if not is_live(worker)}
+    if not dead:
+        return document
+    if document.health_rules.on_dead == "fail" and document.status == "running":
+        if len(dead) < len(document.workers):
+            return document
+        name, last = max(dead.items(), key=lambda item: item[1].incarnation)
+        reason = f"its last live worker is dead: {name} (process {last.pid} on {last.host})"
+        return replace(move(document, "failed", at), reason=reason)
+    living = {name: worker for name, worker in document.workers.items() if is_live(worker)}
+    return replace(document, workers=living, tracks=_released(document, dead))
 
 
 def _intent_state(document: Document, control: Control) -> IntentState:
@@ -261,4 +258,7 @@ _EVOLVERS: dict[type, Callable[..., Document]] = {
     FinishJob: _finished,
     ControlJob: _controlled,
     WorkerJudged: _judged,
+    RetryJob: _retried,
+    ApproveJob: _approved,
+    ThrottleJob: _limited,
 }

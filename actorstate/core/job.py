@@ -1,8 +1,8 @@
 """THE state machine: which status may follow which, and which requests a job accepts.
 
     pending ──▶ running ◀──▶ paused         completed, failed and cancelled are terminal:
-       │           │▲           │           nothing leads out of them.
-       └──▶ waiting ┘└──────────┘
+       │           │▲           │           nothing leads out of them. An explicit retry opens a
+       └──▶ waiting ┘└──────────┘           new attempt (`core/attempts.py`) and keeps the old one.
     Every status that is not terminal may end as completed, failed or cancelled.
 
 `decide` refuses with a typed error or says whether the request changes anything; what the change makes
@@ -10,14 +10,15 @@ of the document is in `core/evolve.py`. Both are pure.
 """
 
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from msgspec.structs import replace
 
 from actorstate.core.messages.document import TERMINAL, Document, Status, Worker
-from actorstate.core.messages.replies import ChangeBody, WorkerJudged
+from actorstate.core.messages.replies import ChangeBody, JobExpired, WorkerJudged
 from actorstate.core.messages.requests import (
     MAX_COUNT,
+    ApproveJob,
     Attach,
     ControlJob,
     Counts,
@@ -27,6 +28,8 @@ from actorstate.core.messages.requests import (
     FinishJob,
     Heartbeat,
     Report,
+    RetryJob,
+    ThrottleJob,
 )
 from actorstate.errors import (
     AlreadyAttached,
@@ -68,10 +71,11 @@ def move(document: Document, status: Status, at: datetime) -> Document:
         return document
     if status not in TRANSITIONS[document.status]:
         raise IllegalTransition(f"job {document.id!r} cannot go from {document.status} to {status}", job=document.id)
-    started = document.started_at or (at if status == "running" else None)
-    return replace(
-        document, status=status, started_at=started, finished_at=at if status in TERMINAL else document.finished_at
-    )
+    if status in TERMINAL:
+        after_s = document.expire_after_s
+        expires_at = None if after_s is None else at + timedelta(seconds=after_s)
+        return replace(document, status=status, finished_at=at, expires_at=expires_at)
+    return replace(document, status=status, started_at=document.started_at or (at if status == "running" else None))
 
 
 def decide(document: Document | None, body: ChangeBody) -> bool:
@@ -82,6 +86,15 @@ def decide(document: Document | None, body: ChangeBody) -> bool:
             return True
         raise JobNotFound(f"there is no job {body.job!r}", job=body.job)
     return _DECIDERS[type(body)](document, body)
+
+
+def claimed_key(document: Document | None, body: ChangeBody) -> str | None:
+    """The unique key that `body` would take hold of, if it is accepted."""
+    if isinstance(body, CreateJob):
+        return body.unique_key if document is None else None
+    if isinstance(body, RetryJob) and document is not None and document.finished:
+        return document.unique_key
+    return None
 
 
 def check_worker(document: Document | None, body: Heartbeat | Report | Detach | FinishJob) -> Worker:
@@ -243,6 +256,39 @@ def _decide_judged(document: Document, body: WorkerJudged) -> bool:
     return worker.health != body.health
 
 
+def _decide_expired(document: Document, body: JobExpired) -> bool:
+    return document.finished and document.finished_at == body.finished_at
+
+
+def _decide_retry(document: Document, body: RetryJob) -> bool:
+    if not document.finished:
+        raise IllegalTransition(
+            f"job {body.job!r} is {document.status}: only a job that has ended can be retried",
+            hint=f"wait for its end, or end it: actorstate cancel DIR {body.job}",
+            job=body.job,
+        )
+    return True
+
+
+def _decide_approve(document: Document, body: ApproveJob) -> bool:
+    _check_open(document)
+    asked = document.approval
+    if asked is None:
+        raise IllegalTransition(f"nobody has asked for an approval of job {body.job!r}", job=body.job)
+    if body.question is not None and body.question != asked.question:
+        raise IllegalTransition(
+            f"job {body.job!r} asks another question by now: {asked.question!r}",
+            hint=f"read it, then approve that: actorstate approve DIR {body.job}",
+            job=body.job,
+        )
+    return asked.approved_at is None
+
+
+def _decide_throttle(document: Document, body: ThrottleJob) -> bool:
+    _check_open(document)
+    return body.rows_per_s != (document.throttle.rows_per_s if document.throttle else None)
+
+
 _DECIDERS: dict[type, Callable[..., bool]] = {
     CreateJob: _decide_create,
     Attach: _decide_attach,
@@ -252,4 +298,8 @@ _DECIDERS: dict[type, Callable[..., bool]] = {
     ControlJob: _decide_control,
     DeleteJob: _decide_delete,
     WorkerJudged: _decide_judged,
+    JobExpired: _decide_expired,
+    RetryJob: _decide_retry,
+    ApproveJob: _decide_approve,
+    ThrottleJob: _decide_throttle,
 }

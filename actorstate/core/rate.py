@@ -35,8 +35,11 @@ class Thresholds:
     stalled_after_s: float
 
 
-def measured(rate: Rate, progress: Progress, at: datetime) -> Rate:
-    """Rate and ETA after `progress`: least squares would be smoother, two ends of a window are honest."""
+def measured(rate: Rate, progress: Progress, at: datetime, limit: float | None = None) -> Rate:
+    """Rate and ETA after `progress`: least squares would be smoother, two ends of a window are honest.
+
+    `limit` is a throttle in rows a second: the estimate never assumes more.
+    """
     samples = (*rate.samples[-(MAX_SAMPLES - 1) :], (rate.active_s, progress.processed))
     (first_s, first), (last_s, last) = samples[0], (rate.active_s, progress.processed)
     span = last_s - first_s
@@ -44,16 +47,21 @@ def measured(rate: Rate, progress: Progress, at: datetime) -> Rate:
         stalled = 0.0 if span >= MIN_SPAN_S else None
         return replace(rate, samples=samples, per_s=stalled, eta=None, eta_low=None, eta_high=None)
     per_s = (last - first) / span
-    slow, fast = _extremes(samples, last_s, last, per_s)
+    return estimated(replace(rate, samples=samples, per_s=per_s, window_s=span), progress, at, limit)
+
+
+def estimated(rate: Rate, progress: Progress, at: datetime, limit: float | None) -> Rate:
+    """The same rate with its ETA anew. Where it is not known yet, workers that wait for `limit` reach it."""
+    slow, fast = _extremes(rate.samples, rate.per_s) if rate.per_s and len(rate.samples) > 1 else (rate.per_s,) * 2
+    likely, low, high = (_within(limit, per_s) for per_s in (rate.per_s, fast, slow))
     return replace(
-        rate,
-        samples=samples,
-        per_s=per_s,
-        window_s=span,
-        eta=_eta(progress, per_s, at),
-        eta_low=_eta(progress, fast, at),
-        eta_high=_eta(progress, slow, at),
+        rate, eta=_eta(progress, likely, at), eta_low=_eta(progress, low, at), eta_high=_eta(progress, high, at)
     )
+
+
+def _within(limit: float | None, per_s: float | None) -> float:
+    known = [speed for speed in (limit, per_s) if speed is not None]
+    return min(known, default=0.0)
 
 
 def without_eta(rate: Rate) -> Rate:
@@ -84,10 +92,9 @@ def health_of(document: Document) -> Health | None:
     return next(health for health in reversed(SEVERITY) if health in found)
 
 
-def _extremes(samples: tuple[tuple[float, int], ...], last_s: float, last: int, per_s: float) -> tuple[float, float]:
+def _extremes(samples: tuple[tuple[float, int], ...], per_s: float) -> tuple[float, float]:
     """The slower and the faster half of the window, in rows a second."""
-    middle_s, middle = samples[len(samples) // 2]
-    (first_s, first) = samples[0]
+    (first_s, first), (middle_s, middle), (last_s, last) = samples[0], samples[len(samples) // 2], samples[-1]
     if middle_s - first_s < MIN_SPAN_S or last_s - middle_s < MIN_SPAN_S:
         return per_s, per_s
     halves = ((middle - first) / (middle_s - first_s), (last - middle) / (last_s - middle_s))

@@ -10,7 +10,7 @@ from actorstate import telemetry
 from actorstate.config import VERSION, WriterSettings
 from actorstate.core.actor import Actor
 from actorstate.core.job import check_worker
-from actorstate.core.messages.document import Order
+from actorstate.core.messages.document import NOTHING, Order
 from actorstate.core.messages.replies import (
     Answer,
     Beaten,
@@ -80,7 +80,7 @@ class Answers:
     def order(self, body: Body) -> Order:
         """What a worker should do, told with the answer to its beat."""
         actor = self._residents.actors.get(body.job) if isinstance(body, Heartbeat) else None
-        return actor.order() if actor is not None else (None, 0)
+        return actor.order() if actor is not None else NOTHING
 
     def changed(self, job: str) -> None:
         """News for those who wait for this job."""

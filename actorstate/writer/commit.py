@@ -16,7 +16,8 @@ from queue import SimpleQueue
 from actorstate import telemetry
 from actorstate.config import WriterSettings
 from actorstate.core.actor import Actor, Envelope
-from actorstate.core.messages.replies import Applied, WorkerJudged
+from actorstate.core.messages.replies import Applied
+from actorstate.core.messages.requests import Request
 from actorstate.core.rate import Now
 from actorstate.errors import ActorFailed, ActorStateError, Busy, DiskFull, JobParked
 from actorstate.store.contract import IndexRow, JobCommit, Store, StoredChange
@@ -160,7 +161,7 @@ class Committer:
                 raise JobParked(f"job {actor.job!r} is parked after {actor.failures} failures", job=actor.job)
             if "actor.asked" in telemetry.heard:
                 telemetry.event("actor.asked", job=actor.job, request=request)
-            if isinstance(request, WorkerJudged):
+            if not isinstance(request, Request):
                 actor.judge(request, now, self._epoch)
                 answer = Applied(actor.revision)
             else:

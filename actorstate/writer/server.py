@@ -23,6 +23,7 @@ from actorstate import telemetry
 from actorstate.config import WriterSettings
 from actorstate.core import codec
 from actorstate.core.actor import Actor, Envelope
+from actorstate.core.messages.document import NOTHING
 from actorstate.core.messages.replies import Found, JobChanged, Listed, Reply, size_of
 from actorstate.core.messages.requests import Ask, Attach, Get, Heartbeat, ListJobs, Request
 from actorstate.core.rate import Now
@@ -238,8 +239,10 @@ class Server:
             if isinstance(answer, ActorStateError):
                 self._refuse(envelope.reply_to, envelope.number, answer)
             elif envelope.reply_to:
-                intent, asked = actor.order() if actor.document and actor.document.control else (None, 0)
-                self._outbox[envelope.reply_to].append(Reply(envelope.number, self._epoch, answer, intent, asked))
+                told = actor.document
+                plain = told is None or not (told.control or told.approvals or told.throttle)
+                order = NOTHING if plain else actor.order()
+                self._outbox[envelope.reply_to].append(Reply(envelope.number, self._epoch, answer, *order))
         for actor in batch.actors if batch.error is None else ():
             actor.used_at = self._last_commit
             self._sequence += 1

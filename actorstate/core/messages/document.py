@@ -5,10 +5,10 @@ datetimes, a msgpack timestamp on the wire. Only `core/job.py` makes new documen
 """
 
 from datetime import datetime
-from typing import Literal
+from typing import Annotated, Literal, NamedTuple
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from actorstate.core.messages.payload import unpack
 
@@ -16,6 +16,11 @@ Status = Literal["pending", "running", "waiting", "paused", "completed", "failed
 Health = Literal["healthy", "late", "stalled", "dead", "paused"]
 Intent = Literal["pause", "resume", "cancel"]
 IntentState = Literal["requested", "acknowledged", "done"]
+OnDead = Literal["nothing", "fail", "free"]
+Age = Annotated[float, Meta(ge=0.001, le=1e9)]
+"""A time span in seconds, from a millisecond to 31 years."""
+Speed = Annotated[float, Meta(ge=0.001, le=1e9)]
+"""Rows per second; less than a row in 1,000 s is a pause."""
 
 SCHEMA = 1
 
@@ -140,6 +145,49 @@ class Recovered(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=T
     at: datetime
 
 
+class HealthRules(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """When this job's workers are late, dead or stalled (None: as the writer has it), and what a death does.
+
+    `fail` ends a running job as failed once its last live worker is dead; `free` detaches the dead, so that
+    their tracks and an exclusive seat are free. Where the job is paused or waits, `fail` only frees.
+    """
+
+    late_after_s: Age | None = None
+    dead_after_s: Age | None = None
+    stalled_after_s: Age | None = None
+    on_dead: OnDead = "nothing"
+
+
+class Attempt(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """One that has ended, as it was at its end; `retried_by` asked for the next one."""
+
+    number: int
+    outcome: Status
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    reason: str | None = None
+    progress: Progress = Progress()
+    retried_by: str = ""
+
+
+class Approval(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """A question that people must answer before the job goes on; `by` is the worker that asked, "" at creation."""
+
+    question: str
+    asked_at: datetime
+    by: str = ""
+    approved_at: datetime | None = None
+    approved_by: str = ""
+
+
+class Throttle(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """A limit from outside for all workers of the job together, in rows a second."""
+
+    rows_per_s: Speed
+    at: datetime
+    by: str = ""
+
+
 class Document(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """A job. `revision` rises by one with each change; readers order states by (epoch, revision)."""
 
@@ -169,6 +217,25 @@ class Document(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=Tr
     error_count: int = 0
     recovered: Recovered | None = None
     packed_meta: dict[str, bytes] = msgspec.field(default_factory=dict[str, bytes], name="meta")
+    unique_key: str | None = None
+    expire_after_s: float | None = None
+    expires_at: datetime | None = None
+    health_rules: HealthRules = HealthRules()
+    attempt: int = 1
+    attempts: tuple[Attempt, ...] = ()
+    question: str | None = None
+    approvals: tuple[Approval, ...] = ()
+    throttle: Throttle | None = None
+
+    @property
+    def approval(self) -> Approval | None:
+        """The question that was asked last, answered or not."""
+        return self.approvals[-1] if self.approvals else None
+
+    @property
+    def awaits_approval(self) -> bool:
+        """Whether a question is open; its workers then stop at their next row."""
+        return bool(self.approvals) and self.approvals[-1].approved_at is None
 
     @property
     def meta(self) -> dict[str, object]:
@@ -190,13 +257,30 @@ class JobState(Document, frozen=True, omit_defaults=True, forbid_unknown_fields=
 TERMINAL: frozenset[Status] = frozenset({"completed", "failed", "cancelled"})
 
 
-Order = tuple[Intent | None, int]
-"""What a job's workers should do, and the revision at which somebody asked for it; (None, 0): nothing special."""
+class Order(NamedTuple):
+    """What a worker is told with every reply: an intent and the revision that asked for it, whether a question
+    is open, and its share of a throttle in rows a second.
+    """
+
+    intent: Intent | None = None
+    asked: int = 0
+    waiting: bool = False
+    rows_per_s: float | None = None
+
+
+NOTHING = Order()
 
 
 def order_of(document: Document | None) -> Order:
-    """What the job's workers are told with every reply: pause, resume (until all have heard it), or cancel."""
-    control = document.control if document is not None else None
+    """The order to each of the job's workers; a resumption is told until all have heard of it."""
+    if document is None:
+        return NOTHING
+    control, throttle = document.control, document.throttle
     if control is None or (control.intent == "resume" and control.state == "done"):
-        return None, 0
-    return control.intent, control.asked
+        intent, asked = None, 0
+    else:
+        intent, asked = control.intent, control.asked
+    share = None
+    if throttle is not None:
+        share = throttle.rows_per_s / max(1, sum(worker.health != "dead" for worker in document.workers.values()))
+    return Order(intent, asked, document.awaits_approval, share)

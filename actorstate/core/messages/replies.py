@@ -5,7 +5,7 @@ from datetime import datetime
 from msgspec import Raw, Struct
 
 from actorstate.core.messages.document import Document, Health, Intent
-from actorstate.core.messages.requests import Attach, ControlJob, CreateJob, DeleteJob, Detach, FinishJob, Report
+from actorstate.core.messages.requests import ChangeRequest
 
 
 class Applied(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, tag=True):
@@ -92,7 +92,8 @@ Answer = Applied | Beaten | Found | NotModified | Listed | WriterState | Refused
 class Reply(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """The answer to request `id`, from the writer of `epoch`.
 
-    `intent` is what the job's workers should do, `asked` the revision at which somebody asked for it.
+    `intent` is what the job's workers should do, `asked` the revision at which somebody asked for it;
+    `waiting` while a question is open, and `rows_per_s` is this worker's share of a throttle.
     """
 
     id: int
@@ -100,6 +101,8 @@ class Reply(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True)
     answer: Answer
     intent: Intent | None = None
     asked: int = 0
+    waiting: bool = False
+    rows_per_s: float | None = None
 
 
 class JobChanged(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -120,7 +123,15 @@ class WorkerJudged(Struct, frozen=True, omit_defaults=True, forbid_unknown_field
     health: Health
 
 
-ChangeBody = CreateJob | Attach | Detach | Report | FinishJob | ControlJob | DeleteJob | WorkerJudged
+class JobExpired(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, tag=True):
+    """The writer's own finding that the time of a job that ended at `finished_at` is over; never from the wire."""
+
+    job: str
+    finished_at: datetime
+
+
+Finding = WorkerJudged | JobExpired
+ChangeBody = ChangeRequest | Finding
 
 
 class Change(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):

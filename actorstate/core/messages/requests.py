@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from actorstate.core.messages.document import Intent
+from actorstate.core.messages.document import Age, HealthRules, Intent, Speed
 
 JOB_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}\Z"
 JobId = Annotated[str, Meta(pattern=JOB_ID_PATTERN)]
@@ -53,7 +53,11 @@ class Heartbeat(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=T
 
 
 class CreateJob(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, tag=True):
-    """Create the job, or return the one that has this id and kind."""
+    """Create the job, or return the one that has this id and kind.
+
+    `unique_key` is held until the job is terminal: no other job may have it meanwhile. With a `question` the
+    job waits for an approval before it begins. `expire_after_s` is counted from its end.
+    """
 
     job: JobId
     kind: Name = "job"
@@ -61,6 +65,10 @@ class CreateJob(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=T
     unit: Name = "rows"
     labels: Annotated[dict[Name, Text], Meta(max_length=64)] = {}
     meta: Meta_ = {}
+    unique_key: Name | None = None
+    health_rules: HealthRules = HealthRules()
+    expire_after_s: Age | None = None
+    question: Text | None = None
 
 
 class Attach(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, tag=True):
@@ -143,6 +151,7 @@ class Report(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True
     throttled_s: Seconds = 0.0
     throttles: Count = 0
     acknowledged: Intent | None = None
+    question: Text | None = None
 
 
 class FinishJob(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, tag=True):
@@ -169,8 +178,34 @@ class DeleteJob(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=T
     job: JobId
 
 
+class RetryJob(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, tag=True):
+    """Open a new attempt of a job that has ended, from its checkpoint or, with nothing counted, `from_start`."""
+
+    job: JobId
+    from_start: bool = False
+    by: Annotated[str, Meta(max_length=128)] = ""
+
+
+class ApproveJob(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, tag=True):
+    """Answer the open question with yes; refused when that is not `question` (None: whichever it is)."""
+
+    job: JobId
+    question: Text | None = None
+    by: Annotated[str, Meta(max_length=128)] = ""
+
+
+class ThrottleJob(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, tag=True):
+    """Limit all workers of the job together to so many rows a second; None lifts the limit."""
+
+    job: JobId
+    rows_per_s: Speed | None = None
+    by: Annotated[str, Meta(max_length=128)] = ""
+
+
 ReadRequest = Get | ListJobs | Ask
-ChangeRequest = CreateJob | Attach | Detach | Report | FinishJob | ControlJob | DeleteJob
+ChangeRequest = (
+    CreateJob | Attach | Detach | Report | FinishJob | ControlJob | DeleteJob | RetryJob | ApproveJob | ThrottleJob
+)
 Body = ReadRequest | Heartbeat | ChangeRequest
 
 
