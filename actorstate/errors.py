@@ -7,7 +7,7 @@ ActorStateError
 │   │   ├── BadMessage        bytes that are no message of this protocol
 │   │   └── TooLarge          a frame, value or list over its limit
 │   ├── JobNotFound
-│   ├── Conflict              the id is taken by a job of another kind
+│   ├── Conflict              the id is taken by a job of another kind, or the unique key by another job
 │   ├── IllegalTransition     not possible in the job's present status
 │   ├── JobFinished           the job is completed, failed or cancelled, and stays so
 │   ├── Fenced                this worker was replaced or has detached
@@ -19,6 +19,7 @@ ActorStateError
 ├── OutcomeUnknown            sent, but no answer tells whether it was applied
 ├── WriterUnavailable         no writer answered; a change was not sent, a read has no answer
 ├── RunClosed                 the run's block was left, or belongs to another process
+├── NotApproved               nobody has answered a worker's question in time; it stays open
 ├── JobCancelled              raised inside a worker's block; swallowed where the block ends
 └── StoreError
     ├── DiskFull              refused; nothing half-written; reads go on
@@ -124,7 +125,7 @@ class JobNotFound(RequestRefused):
 
 
 class Conflict(RequestRefused):
-    """The id is taken by a job of another kind."""
+    """The id is taken by a job of another kind, or another job holds the unique key."""
 
     code = "conflict"
     default_hint = "choose another id, or look at the holder: actorstate get DIR {job}"
@@ -207,6 +208,13 @@ class RunClosed(ActorStateError):
 
     code = "run_closed"
     default_hint = "attach in the process that does the work: with client.attach(JOB) as job: ..."
+
+
+class NotApproved(ActorStateError):
+    """Nobody has answered a worker's question in the time that it gave them; the question stays open."""
+
+    code = "not_approved"
+    default_hint = "answer it, then start the worker again: actorstate approve DIR {job}"
 
 
 class JobCancelled(ActorStateError):

@@ -15,14 +15,15 @@ and in each of the two clients one line: `rename = carried(operations.rename)`.
 import time
 from collections.abc import Generator
 from dataclasses import dataclass
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, NamedTuple, TypeVar, Unpack
 
 from actorstate.client.calls import checked_job_id
+from actorstate.client.options import JobOptions, checked_speed, new_job
 from actorstate.core import codec
 from actorstate.core.messages.document import JobState
-from actorstate.core.messages.payload import pack
 from actorstate.core.messages.replies import Answer, Applied, Found, Listed, NotModified, Reply, WriterState
 from actorstate.core.messages.requests import (
+    ApproveJob,
     Ask,
     Body,
     ChangeRequest,
@@ -32,6 +33,8 @@ from actorstate.core.messages.requests import (
     FinishJob,
     Get,
     ListJobs,
+    RetryJob,
+    ThrottleJob,
 )
 from actorstate.errors import ActorStateError, BadMessage, JobNotFound
 
@@ -106,10 +109,18 @@ def create(
     unit: str = "rows",
     labels: dict[str, str] | None = None,
     meta: dict[str, object] | None = None,
+    **options: Unpack[JobOptions],
 ) -> Operation[JobState]:
-    """Creates the job, or returns the one of this id and kind. Raises Conflict for another kind."""
-    packed = {key: pack(value) for key, value in (meta or {}).items()}
-    yield from changed(CreateJob(checked_job_id(job), kind, total, unit, labels or {}, packed))
+    """Creates the job, or returns the one of this id and kind.
+
+    `unique_key` is held until the job has ended. With `needs_approval` (True, or the question to be answered)
+    its workers wait for `approve` before their first row. `late_after_s`, `dead_after_s` and `stalled_after_s`
+    are the ages of the last beat and of the last progress at which its workers' health changes (they beat once
+    a second; default: as the writer was told); `on_dead` is what a worker's death does: "nothing", "fail" (the
+    job, once its last live worker is dead) or "free" (its seat and its tracks). `expire_after_s` after its end
+    the job is deleted. Raises Conflict for another kind, or while another job holds the key.
+    """
+    yield from changed(new_job(job, kind, total, unit, labels=labels, meta=meta, options=options))
     return (yield from get(job))
 
 
@@ -187,6 +198,34 @@ def fail(job: str, reason: str) -> Operation[None]:
     yield from changed(FinishJob(checked_job_id(job), "failed", reason[:2000]))
 
 
+def retry(job: str, *, from_start: bool = False, by: str = "") -> Operation[None]:
+    """Opens a new attempt of a job that has ended, whichever way; the ended one is kept in `attempts`.
+
+    It goes on from its checkpoints, tracks and counts; `from_start` drops them, and a given approval with
+    them. Workers of the former attempt are fenced. Raises IllegalTransition while the job has not ended,
+    Conflict where another job holds its unique key by now.
+    """
+    yield from changed(RetryJob(checked_job_id(job), from_start, by))
+
+
+def approve(job: str, *, question: str | None = None, by: str = "") -> Operation[None]:
+    """Answers the job's open question with yes: its workers go on. Answered already: nothing is changed.
+
+    Give the `question` that you have read, so that no other one is approved that was asked meanwhile. Raises
+    IllegalTransition for another question, and where nothing was asked.
+    """
+    yield from changed(ApproveJob(checked_job_id(job), question, by))
+
+
+def throttle(job: str, rows_per_s: float | None, *, by: str = "") -> Operation[None]:
+    """Limits all workers of the job together to so many rows a second (0.001 to 1e9); None lifts the limit.
+
+    It reaches them with their next reply, each gets an equal share, and their waiting does not count against
+    the job's rate.
+    """
+    yield from changed(ThrottleJob(checked_job_id(job), checked_speed(rows_per_s), by))
+
+
 def delete(job: str) -> Operation[None]:
     """Removes a job that no living worker is attached to. Raises JobNotFound, IllegalTransition."""
     yield from changed(DeleteJob(checked_job_id(job)))
@@ -234,12 +273,12 @@ def run(
     meta: dict[str, object] | None = None,
     take_over: bool = False,
     report_every_s: float = 0.0,
+    **options: Unpack[JobOptions],
 ) -> Seat:
     """A block in which this process is the job's only worker: creates or resumes it, and ends it.
 
     The job is completed when the block ends, failed when it raises; SystemExit and KeyboardInterrupt
-    leave it to be resumed.
+    leave it to be resumed. The options are those of `create`, and nothing to a job that there is already.
     """
-    packed = {key: pack(value) for key, value in (meta or {}).items()}
-    create = CreateJob(checked_job_id(job), kind, total, unit, {}, packed)
+    create = new_job(job, kind, total, unit, meta=meta, options=options)
     return Seat(create.job, None, True, take_over, report_every_s, create)

@@ -30,6 +30,7 @@ class Pending:
     total: int | None = None
     phase: str | None = None
     acknowledged: Intent | None = None
+    question: str | None = None
     throttled_s: float = 0.0
     throttles: int = 0
     error_count: int = 0
@@ -69,6 +70,7 @@ class Pending:
             throttled_s=self.throttled_s,
             throttles=self.throttles,
             acknowledged=self.acknowledged,
+            question=self.question,
         )
         self._forget(report)
         return report
@@ -78,7 +80,7 @@ class Pending:
         return tuple(self.steps[: len(_first(places, MAX_STEPS))])
 
     def _forget(self, report: Report) -> None:
-        self.counts, self.total, self.phase, self.acknowledged = None, None, None, None
+        self.counts, self.total, self.phase, self.acknowledged, self.question = None, None, None, None, None
         self.throttled_s, self.throttles, self.error_count = 0.0, 0, 0
         self.errors = []
         self.steps = self.steps[len(report.steps) :]
@@ -129,6 +131,7 @@ def counts_alone(report: Report) -> Report:
         throttled_s=report.throttled_s,
         throttles=report.throttles,
         acknowledged=report.acknowledged,
+        question=report.question,
     )
 
 

@@ -1,14 +1,16 @@
 """What a worker says and hears inside its block (`client/blocks.py`)."""
 
 import contextlib
+import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
-from actorstate.client.pending import Pending
+from actorstate.client.pace import Pace
+from actorstate.client.pending import Pending, Piece, rows_in
 from actorstate.client.sender import Membership, Sender, Totals, Transport
 from actorstate.client.track import Position, Turns, tracked
 from actorstate.core import codec
-from actorstate.core.messages.document import Document, Intent, Track, order_of
+from actorstate.core.messages.document import NOTHING, Document, Intent, Order, Track, order_of
 from actorstate.core.messages.payload import pack, unpack
 from actorstate.core.messages.replies import Found
 from actorstate.core.messages.requests import (
@@ -27,6 +29,7 @@ from actorstate.errors import (
     JobCancelled,
     JobFinished,
     JobNotFound,
+    NotApproved,
 )
 
 Row = TypeVar("Row")
@@ -35,6 +38,8 @@ MAX_TEXT = 2_000
 MAX_KEY = 256
 MAX_NAME = 128
 MAX_THROTTLED_S = 1e6
+THROTTLE_SLICE_S = 5.0
+"""A longer wait for a throttle is told in between, so that nobody takes the worker for stalled."""
 
 
 class Run:
@@ -46,6 +51,7 @@ class Run:
         self.turns = Turns()
         self.sender = Sender(transport, member, report_every_s, order_of(document))
         self._heeded = 0
+        self._pace = Pace()
         self.ended_tracks: set[str] = set()
 
     @property
@@ -93,7 +99,7 @@ class Run:
             pending.add_counts(counts)
             pending.total = pending.total if total is None else total
 
-        self.sender.say(put, counts)
+        self._said(put, counts)
 
     def failed(self, key: object, error: object, *, category: str = "unknown") -> None:
         """This row failed. Within a track it is the outcome of the present row."""
@@ -185,18 +191,89 @@ class Run:
         return tracked(_TrackPort(self, checked_name(name), before_save), rows, every, key)
 
     def heed(self, save: Callable[[], None] | None = None) -> None:
-        """Honours control intents here: blocks while paused (after `save`), raises JobCancelled when cancelled."""
-        intent, asked = self.sender.order
-        while intent is not None and (intent != "resume" or asked != self._heeded):
-            if save is not None and intent != "resume":
-                save()
-            self._acknowledge(intent)
-            self._heeded = asked
-            if intent == "cancel":
-                raise JobCancelled(f"job {self.job!r} was cancelled; its progress is saved", job=self.job)
-            if intent == "resume":
+        """Honours here what people want of the job; `track` does it before each row.
+
+        Blocks while it is paused or a question is open (after `save`), waits for this worker's share of a
+        throttle by the rows said since, and raises JobCancelled when it is cancelled. Beats go on meanwhile.
+        """
+        saved = False
+        while (order := self.sender.order) != NOTHING:
+            if self._is_news(order):
+                saved = self._obey(order, save) or saved
+            elif order.intent == "pause" or order.waiting:
+                if save is not None and not saved:
+                    save()
+                saved = True
+                self.sender.wait_order_change(order)
+            elif not self._wait_turn(order):
                 return
-            intent, asked = self.sender.wait_order_change((intent, asked))
+
+    def heed_row(self, save: Callable[[], None]) -> None:
+        """The same before a row of a track, which is charged to the throttle."""
+        self.heed(save)
+        if self.sender.order.rows_per_s is not None:
+            self._pace.charge(1)
+
+    def wait_for_approval(self, question: object, *, timeout_s: float | None = None) -> str:
+        """Asks people and returns who approved, by `client.approve` or `actorstate approve`.
+
+        All progress said before is durable first; the job is `waiting`, and every worker of it stops at its
+        next row. The question survives this process: asked again, it has the answer that was given meanwhile.
+        Raises NotApproved after `timeout_s` (the question stays open), JobCancelled.
+        """
+        text, until = sendable_text(question, MAX_TEXT), None if timeout_s is None else time.monotonic() + timeout_s
+        while (answer := self._answer_to(text)) is None:
+            self._wait_answer(text, until)
+        self.heed()
+        return answer
+
+    def _answer_to(self, question: str) -> str | None:
+        """Who approved; None while nobody has."""
+        place = self.sender.say(lambda pending: setattr(pending, "question", question))
+        self.sender.wait_heard(place, self.transport.settings.timeout_s)
+        for asked in read_document(self.transport, self.job).approvals:
+            if asked.question == question and asked.approved_at is not None:
+                return asked.approved_by
+        return None
+
+    def _wait_answer(self, question: str, until: float | None) -> None:
+        """Returns when no question is open any more, this one or that of another worker."""
+        while (order := self.sender.order).waiting:
+            if self._is_news(order):
+                self._obey(order, None)
+                continue
+            left_s = None if until is None else until - time.monotonic()
+            if left_s is not None and left_s <= 0:
+                raise NotApproved(f"nobody has answered yet: {question!r}; the job waits on", job=self.job)
+            self.sender.wait_order_change(order, left_s)
+
+    def _is_news(self, order: Order) -> bool:
+        """Whether an intent is to be carried out here; a cancellation is, however often the block swallows it."""
+        return order.intent is not None and (order.asked != self._heeded or order.intent == "cancel")
+
+    def _obey(self, order: Order, save: Callable[[], None] | None) -> bool:
+        """Carries out an intent that is new to this worker; whether it has saved."""
+        intent = order.intent
+        if intent is None:
+            return False
+        saves = save is not None and intent != "resume"
+        if saves and save is not None:
+            save()
+        self._acknowledge(intent)
+        self._heeded = order.asked
+        if intent == "cancel":
+            raise JobCancelled(f"job {self.job!r} was cancelled; its progress is saved", job=self.job)
+        return saves
+
+    def _wait_turn(self, order: Order) -> bool:
+        """Waits for this worker's share of the throttle, in slices that are told; whether it had to."""
+        started = time.monotonic()
+        wait_s = self._pace.wait_s(started, order.rows_per_s)
+        if not wait_s:
+            return False
+        self.sender.wait_order_change(order, min(wait_s, THROTTLE_SLICE_S))
+        self.throttled(time.monotonic() - started)
+        return True
 
     def _acknowledge(self, intent: Intent) -> None:
         place = self.sender.say(lambda pending: setattr(pending, "acknowledged", intent))
@@ -214,7 +291,12 @@ class Run:
             pending.add_counts(counts)
             pending.add_errors(errors)
 
-        self.sender.say(put, counts)
+        self._said(put, counts)
+
+    def _said(self, piece: Piece, counts: Counts) -> None:
+        self.sender.say(piece, counts)
+        if self.sender.order.rows_per_s is not None:
+            self._pace.charge(rows_in(counts))
 
     def _finish(self, body: FinishJob) -> None:
         self.flush()
@@ -270,7 +352,7 @@ class _TrackPort:
         self._run.sender.say(lambda pending: pending.tracks.__setitem__(self._name, point))
 
     def heed(self, save: Callable[[], None]) -> None:
-        self._run.heed(save)
+        self._run.heed_row(save)
 
 
 def read_document(transport: Transport, job: str) -> Document:

@@ -146,11 +146,10 @@ class Actor:
                 self.unchanged.keep(request, refusal, fresh=self.staged is not None)
             raise
         receipt = staged.receipts[producer] = recorded(receipt, change, staged.document)
-        if isinstance(body, Report) and body.worker in self.beats:
-            beat = self.beats[body.worker]
+        if isinstance(body, Report) and (beat := self.beats.get(body.worker)):
             beat.heard_at = now.monotonic
-            if body.counts is not None or body.throttled_s:
-                beat.advanced_at = now.monotonic
+            advances = body.counts is not None or body.throttled_s
+            beat.advanced_at = now.monotonic if advances else beat.advanced_at
         return receipt.replies[request.id]
 
     def judge(self, finding: Finding, now: Now, epoch: int) -> None:

@@ -137,7 +137,7 @@ def _reported(document: Document, body: Report, at: datetime) -> Document:
         progress = _counted(progress, body.counts)
         worker = replace(worker, last_progress=at)
     if body.throttled_s:
-        rate = throttled(document, body, at)
+        rate = throttled(document, progress, body, at)
     samples = rate.samples
     if not samples or rate.active_s - samples[-1][0] >= min(SAMPLE_EVERY_S, FIRST_SAMPLES_S * len(samples)):
         rate = measured(rate, progress, at, document.throttle.rows_per_s if document.throttle else None)

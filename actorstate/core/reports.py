@@ -5,7 +5,7 @@ from datetime import datetime
 from msgspec.structs import replace
 
 from actorstate.core.job import is_live, move
-from actorstate.core.messages.document import Approval, Checkpoint, Document, Rate, RowError, Step, Track
+from actorstate.core.messages.document import Approval, Checkpoint, Document, Progress, Rate, RowError, Step, Track
 from actorstate.core.messages.requests import Report, StepReport, TrackPoint
 from actorstate.core.rate import estimated
 
@@ -58,8 +58,8 @@ def _stepped(steps: tuple[Step, ...], report: StepReport, at: datetime) -> tuple
     return (*steps, Step(report.name, report.status, at, ended, report.data))
 
 
-def throttled(document: Document, body: Report, at: datetime) -> Rate:
-    """The rate without the time that a worker waited for a limit: of `n` live workers it is an n-th of the job.
+def throttled(document: Document, progress: Progress, body: Report, at: datetime) -> Rate:
+    """The rate without the time that a worker waited for a limit: where `n` live, it is an n-th of the job's.
 
     Under a throttle from outside the estimate is by that limit where the workers would be faster.
     """
@@ -74,7 +74,7 @@ def throttled(document: Document, body: Report, at: datetime) -> Rate:
         throttles=rate.throttles + body.throttles,
     )
     limit = document.throttle
-    return rate if limit is None else estimated(rate, document.progress, at, limit.rows_per_s)
+    return rate if limit is None else estimated(rate, progress, at, limit.rows_per_s)
 
 
 def _asked(document: Document, question: str, worker: str, at: datetime) -> Document:

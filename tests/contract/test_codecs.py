@@ -12,7 +12,16 @@ from hypothesis import strategies as st
 
 from actorstate.core import codec
 from actorstate.core.messages.payload import pack, unpack
-from actorstate.core.messages.replies import Answer, Change, ChangeBody, JobChanged, Keyframe, Reply, WorkerJudged
+from actorstate.core.messages.replies import (
+    Answer,
+    Change,
+    ChangeBody,
+    JobChanged,
+    JobExpired,
+    Keyframe,
+    Reply,
+    WorkerJudged,
+)
 from actorstate.core.messages.requests import Body, ChangeRequest, CreateJob, Get, Heartbeat, Request
 from actorstate.errors import BadMessage, CorruptJob
 from tests.support.core import JOB, START, a_job, attach
@@ -289,7 +298,7 @@ def test_a_store_takes_a_request_for_its_own(decode: Decode) -> None:
 
 
 def test_a_change_that_is_no_request_is_asked_for() -> None:
-    assert set(get_args(ChangeRequest)) == set(CHANGES) - {WorkerJudged}
+    assert set(get_args(ChangeRequest)) == set(CHANGES) - {WorkerJudged, JobExpired}
     assert set(BODIES) - set(CHANGES) >= {Get, Heartbeat}
     assert CreateJob in CHANGES
     assert START.tzinfo is UTC

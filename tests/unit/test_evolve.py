@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from actorstate.core.evolve import MAX_CATEGORIES, MAX_ERRORS, evolve
+from actorstate.core.evolve import MAX_CATEGORIES, evolve
 from actorstate.core.messages.document import Control, Document, Intent, Status, Step, Track, order_of
 from actorstate.core.messages.payload import pack
 from actorstate.core.messages.replies import Change, ChangeBody
@@ -19,6 +19,7 @@ from actorstate.core.messages.requests import (
     StepReport,
     TrackPoint,
 )
+from actorstate.core.reports import MAX_ERRORS
 from tests.support.core import (
     EPOCH,
     JOB,
