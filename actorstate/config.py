@@ -31,6 +31,8 @@ class WriterSettings:
     """Commits run beside the loop when the median sync takes longer than this, in it when shorter."""
     drain_s: float = 5.0
     """How long SIGTERM waits for what was accepted before it gives up with an error."""
+    idle_exit_s: float = 0.0
+    """The writer ends when nobody needed it for this long; 0 means never."""
     late_after_s: float = 10.0
     dead_after_s: float = 30.0
     stalled_after_s: float = 120.0
@@ -53,3 +55,7 @@ class ClientSettings:
     """A worker's beat while nothing else is said; replies bring control intents."""
     exit_flush_s: float = 5.0
     """How long leaving a block or the process waits for the last progress to be acknowledged."""
+    autostart: bool = True
+    """Whether a writer is started where none runs; ACTORSTATE_AUTOSTART=0 in the environment forbids it too."""
+    writer_idle_exit_s: float = 300.0
+    """A writer that was started so ends when nobody needed it for this long; 0 means never."""

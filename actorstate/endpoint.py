@@ -3,12 +3,16 @@
 DIR/.actorstate/lock      held by flock while a writer lives; never deleted
 DIR/.actorstate/epoch     the highest epoch ever, so that a lost database does not turn time back
 DIR/.actorstate/head      how far the commits had come (`store/sqlite/head.py`)
-DIR/.actorstate/endpoint  JSON: where to send requests, where to subscribe, which process, which boot
+DIR/.actorstate/endpoint  JSON: where to send requests, where to subscribe, which process, which boot;
+                          gone when its writer ended in good order, left behind by one that was killed
+DIR/.actorstate/writer.log  what a writer says that was started with --detach, or by a client
 """
 
+import contextlib
 import fcntl
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -18,6 +22,8 @@ from actorstate.store.files import make_private_folder, write_durably
 FOLDER = ".actorstate"
 MAX_SOCKET_PATH_BYTES = 107
 """libzmq's limit for an ipc path; above it the sockets go to a private folder under the temporary one."""
+SHORT_FOLDER = "actorstate-"
+"""What the name of such a folder begins with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +69,20 @@ def socket_addresses(directory: Path) -> tuple[str, str]:
     if len(os.fsencode(folder / "requests")) > MAX_SOCKET_PATH_BYTES:
         import tempfile  # noqa: PLC0415 - rarely needed, and half as costly as the rest of this module's imports
 
-        folder = Path(tempfile.mkdtemp(prefix="actorstate-"))
+        folder = Path(tempfile.mkdtemp(prefix=SHORT_FOLDER))
     return f"ipc://{folder / 'requests'}", f"ipc://{folder / 'changes'}"
+
+
+def discard_short_folder(endpoint: Endpoint) -> None:
+    """Removes the temporary folder of a dead writer's sockets, if it had one. Only under the directory's lock."""
+    paths = [Path(address.removeprefix("ipc://")) for address in (endpoint.requests, endpoint.changes)]
+    folder = paths[0].parent
+    if not folder.name.startswith(SHORT_FOLDER) or paths != [folder / "requests", folder / "changes"]:
+        return
+    with contextlib.suppress(OSError):  # gone already, not ours, or something else in it: then it stays
+        for path in paths:
+            path.unlink(missing_ok=True)
+        folder.rmdir()
 
 
 def write_endpoint(directory: Path, endpoint: Endpoint) -> None:
@@ -79,6 +97,18 @@ def read_endpoint(directory: Path) -> Endpoint:
         return Endpoint(**json.loads(path.read_bytes()))
     except (OSError, ValueError, TypeError) as error:
         raise WriterUnavailable(f"{directory} has no writer's address ({error})", directory=str(directory)) from error
+
+
+def withdraw_endpoint(directory: Path, endpoint: Endpoint) -> None:
+    """Says that nobody serves any more, so that clients need not knock to find out; a successor's address stays."""
+    with contextlib.suppress(WriterUnavailable):
+        if read_endpoint(directory) == endpoint:
+            (private_folder(directory) / "endpoint").unlink(missing_ok=True)
+
+
+def is_published(directory: Path) -> bool:
+    """Whether there is an address; a writer that has ended in good order took its own away."""
+    return (private_folder(directory) / "endpoint").exists()
 
 
 class WriterLock:
@@ -116,16 +146,47 @@ class WriterLock:
 
 
 def lock_holder(directory: Path) -> int | None:
-    """The pid that holds the directory's lock, None when nobody does. Only looks: probing would disturb a start."""
+    """The pid that holds the directory's lock, None when nobody does. Only looks: probing would disturb a start.
+
+    A holder in another container is not seen.
+    """
     path = private_folder(directory) / "lock"
+    for pid in _flock_holders(path):
+        with contextlib.suppress(PermissionError, FileNotFoundError):  # not to be looked at: the number must do
+            if not holds_lock(pid, path):
+                continue
+        return pid
+    return None
+
+
+def holds_lock(pid: int, lock: Path) -> bool:
+    """Whether the process has the file open and locked. Raises PermissionError where that may not be seen."""
+    wanted = lock.stat()
+    for number in _open_files(pid):
+        with contextlib.suppress(FileNotFoundError):  # closed between two looks
+            found = Path(f"/proc/{pid}/fd/{number}").stat()
+            same = (found.st_dev, found.st_ino) == (wanted.st_dev, wanted.st_ino)
+            if same and "FLOCK" in Path(f"/proc/{pid}/fdinfo/{number}").read_text():
+                return True
+    return False
+
+
+def _open_files(pid: int) -> list[str]:
+    try:
+        return os.listdir(f"/proc/{pid}/fd")  # noqa: PTH208 - numbers, not paths
+    except FileNotFoundError:
+        return []
+
+
+def _flock_holders(path: Path) -> Iterator[int]:
+    """Processes with a lock on a file of this number: inode numbers repeat from one file system to the next."""
     if not path.exists():
-        return None
+        return
     inode = str(path.stat().st_ino)
     for line in Path("/proc/locks").read_text().splitlines():
         _number, kind, _mode, _access, pid, place, *_range = line.replace("->", "").split()
         if kind == "FLOCK" and place.rpartition(":")[2] == inode:
-            return int(pid)
-    return None
+            yield int(pid)
 
 
 def highest_epoch(directory: Path) -> int:

@@ -283,4 +283,4 @@ class WriterRunning(StoreError):
     """The directory already has a writer; there is never a second one."""
 
     code = "writer_running"
-    default_hint = "use it as it is; to replace it, end it first: kill {pid}"
+    default_hint = "use it as it is; to replace it: kill {pid}; if it hangs: actorstate serve DIR --take-over"

@@ -15,6 +15,9 @@ from hypothesis import HealthCheck, settings
 READY_WITHIN_S = 30.0
 """A writer that is not ready by then fails the test, with what it printed."""
 
+# A test that kills its writer must not be handed another one by a client; those about it allow it (test_start.py).
+os.environ["ACTORSTATE_AUTOSTART"] = "0"
+
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("nightly", parent=settings.get_profile("default"), max_examples=2_000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))

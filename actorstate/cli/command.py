@@ -8,16 +8,19 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+from actorstate.client.start import is_switched_off
 from actorstate.client.sync import Client, connect
 from actorstate.config import ClientSettings
-from actorstate.endpoint import lock_holder
+from actorstate.endpoint import lock_holder, private_folder
 from actorstate.errors import WriterUnavailable
 
 TIMEOUT_S = 10.0
 USUAL_COLUMNS = 80
 """Of a terminal that does not tell its size: some pseudo-terminals say 0."""
 UNWRITTEN_TIMEOUT_S = 1.0
-"""Default deadline where no writer holds the lock: long enough for one that is just starting again."""
+"""Default deadline where nobody holds the lock and none may be started: enough for one just starting again."""
+IDLE_EXIT_S = 30.0
+"""A writer that a command had to start goes soon: on a server it should not be in its supervisor's way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,25 +52,26 @@ def add_job(parser: argparse.ArgumentParser) -> None:
 
 def add_timeout(parser: argparse.ArgumentParser, meaning: str = "") -> None:
     """`--timeout`; `meaning` says what a command without an answer to wait for does with it."""
-    default = f"default {TIMEOUT_S:.0f}; {UNWRITTEN_TIMEOUT_S:.0f} where no writer runs"
+    default = f"default {TIMEOUT_S:.0f}; {UNWRITTEN_TIMEOUT_S:.0f} where no writer runs or may be started"
     told = meaning or f"give up after this many seconds ({default})"
     parser.add_argument("--timeout", type=seconds, metavar="S", help=told)
 
 
 def opened(options: argparse.Namespace, timeout_s: float | None = None) -> Client:
     """A client of the options' directory, to be closed by `with`; `timeout_s` overrules the options' deadline."""
-    return connect(options.directory, settings=ClientSettings(timeout_s=timeout_s or deadline_s(options)))
+    settings = ClientSettings(timeout_s=timeout_s or deadline_s(options), writer_idle_exit_s=IDLE_EXIT_S)
+    return connect(options.directory, settings=settings)
 
 
 def deadline_s(options: argparse.Namespace) -> float:
-    """`--timeout`; without it 10 s, or 1 s where nobody holds the writer's lock.
+    """`--timeout`; without it 10 s, or 1 s where nobody holds the writer's lock and none may be started.
 
-    Raises WriterUnavailable when there is no such directory.
+    Raises WriterUnavailable where there are no jobs.
     """
     writer = has_writer(options.directory)
     if options.timeout is not None:
         return float(options.timeout)
-    return TIMEOUT_S if writer else UNWRITTEN_TIMEOUT_S
+    return TIMEOUT_S if writer or not is_switched_off() else UNWRITTEN_TIMEOUT_S
 
 
 def can_draw(columns: int = 0) -> bool:
@@ -81,13 +85,15 @@ def can_draw(columns: int = 0) -> bool:
 def has_writer(directory: str) -> bool:
     """Whether a process holds the directory's lock; True for an address, behind which only an answer tells.
 
-    Raises WriterUnavailable when there is no such directory: most often a typing error.
+    Raises WriterUnavailable when there is no such directory, or none with jobs in it: most often a typing
+    error, and no command may begin a new one by it.
     """
     if "://" in directory:
         return True
-    if not Path(directory).is_dir():
+    if not private_folder(Path(directory)).is_dir():
+        what = "are no jobs in" if Path(directory).is_dir() else "is no directory"
         raise WriterUnavailable(
-            f"there is no directory {directory}",
+            f"there {what} {directory}",
             hint=f"check the path; to begin a new one: actorstate serve {directory}",
             directory=directory,
         )

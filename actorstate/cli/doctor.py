@@ -16,10 +16,11 @@ from actorstate.cli.command import Command, add_directory, add_timeout
 from actorstate.cli.examine import Finding, note, ok, owner, process_line, process_state, size, wrong
 from actorstate.cli.integrity import examine_database
 from actorstate.cli.views import span
+from actorstate.client.start import is_switched_off
 from actorstate.client.sync import Client, connect
 from actorstate.config import VERSION, ClientSettings
 from actorstate.core.messages.replies import WriterState
-from actorstate.endpoint import boot_id, lock_holder, private_folder, read_endpoint
+from actorstate.endpoint import boot_id, is_published, lock_holder, private_folder, read_endpoint
 from actorstate.errors import ActorStateError, WriterUnavailable
 
 ANSWER_S = 5.0
@@ -146,7 +147,7 @@ def file_system(path: Path, mountinfo: str) -> str:
 def _lock(directory: Path) -> Iterator[Finding]:
     holder = lock_holder(directory)
     if holder is None:
-        yield wrong("lock", "no writer runs", f"actorstate serve {directory}")
+        yield _unwritten(directory)
         return
     state = process_state(holder)
     if state == "T":
@@ -157,6 +158,13 @@ def _lock(directory: Path) -> Iterator[Finding]:
         yield ok("lock", f"held by process {holder}: {process_line(holder)}")
 
 
+def _unwritten(directory: Path) -> Finding:
+    """Rest is no fault where the next client starts a writer; a writer that was killed, or must be there, is one."""
+    if is_switched_off() or is_published(directory):
+        return wrong("lock", "no writer runs", f"actorstate serve {directory}")
+    return note("lock", "no writer runs; the last one ended in good order, and the next client starts one")
+
+
 def _writer(directory: Path, timeout_s: float) -> Iterator[Finding]:
     holder = lock_holder(directory)
     if holder is None:
@@ -165,7 +173,7 @@ def _writer(directory: Path, timeout_s: float) -> Iterator[Finding]:
     if endpoint.boot != boot_id():
         yield wrong("writer", "its address is of another boot or container", f"actorstate serve {directory}")
         return
-    with connect(directory, settings=ClientSettings(timeout_s=timeout_s)) as client:
+    with connect(directory, autostart=False, settings=ClientSettings(timeout_s=timeout_s)) as client:
         try:
             state = client.ask()
         except WriterUnavailable as error:

@@ -1,18 +1,26 @@
-"""`serve`: the writer of a directory, in the foreground, for a terminal as well as for systemd."""
+"""`serve`: the writer of a directory, for a terminal as well as for systemd; with `--detach` in the background."""
 
 import argparse
+import contextlib
 import logging
 import os
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from actorstate.cli import exits
 from actorstate.cli.asjson import line
 from actorstate.cli.command import Command, add_directory, add_timeout, seconds
 from actorstate.config import WriterSettings
 from actorstate.endpoint import Endpoint
+from actorstate.errors import WriterRunning
+from actorstate.writer.detach import detached
 from actorstate.writer.process import serve
+from actorstate.writer.takeover import end_holder
+
+DETACHED_IDLE_EXIT_S = 300.0
+TAKE_OVER_ROUNDS = 3
+"""A client may start a writer just when the old one is dead: that one is ended too, so many times in all."""
 
 _AGES = {
     "late_after_s": "a worker is late when it was not heard for this long",
@@ -28,29 +36,63 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
         option = f"--{name.removesuffix('_s').replace('_', '-')}"
         told = f"{meaning} (default {getattr(defaults, name):.0f})"
         parser.add_argument(option, dest=name, type=seconds, default=getattr(defaults, name), metavar="S", help=told)
+    parser.add_argument("--detach", action="store_true", help="come back when it serves; it says the rest in DIR's log")
+    told = f"end when nobody needed it for so long; 0: never (default 0, with --detach {DETACHED_IDLE_EXIT_S:.0f})"
+    parser.add_argument("--idle-exit", type=seconds_or_never, metavar="S", help=told)
+    parser.add_argument("--take-over", action="store_true", help="kill (SIGKILL) the writer that runs, then serve")
     add_timeout(parser, f"how long SIGTERM waits for what was accepted (default {defaults.drain_s:.0f})")
+
+
+def seconds_or_never(text: str) -> float:
+    """As `seconds`, or 0."""
+    return 0.0 if float(text) == 0 else seconds(text)
 
 
 def _serve(options: argparse.Namespace) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    ended: list[int] = []
+    for _ in range(TAKE_OVER_ROUNDS if options.take_over else 0):
+        _take_over(options, ended)
+        with contextlib.suppress(WriterRunning):
+            return _begun(options, ended)
+    return _begun(options, ended)
+
+
+def _begun(options: argparse.Namespace, ended: list[int]) -> int:
+    directory, settings = Path(options.directory).absolute(), _settings(options)
+    if not options.detach:
+        return serve(directory, settings, lambda endpoint: _tell(options, endpoint, ended))
+    _tell(options, detached(directory, lambda ready: serve(directory, settings, ready)), ended)
+    return exits.FINE
+
+
+def _settings(options: argparse.Namespace) -> WriterSettings:
     ages = {name: getattr(options, name) for name in _AGES}
     settings = replace(WriterSettings(), **ages)
     if options.timeout is not None:
         settings = replace(settings, drain_s=options.timeout)
-    return serve(Path(options.directory), settings, _teller(options))
+    idle_exit_s = DETACHED_IDLE_EXIT_S if options.detach and options.idle_exit is None else options.idle_exit
+    return replace(settings, idle_exit_s=idle_exit_s or 0.0)
 
 
-def _teller(options: argparse.Namespace) -> Callable[[Endpoint], None]:
-    def tell(endpoint: Endpoint) -> None:
-        plain = f"actorstate: serving {options.directory} (epoch {endpoint.epoch}, pid {endpoint.pid})"
-        facts = {name: getattr(endpoint, name) for name in Endpoint.__dataclass_fields__}
-        try:
-            print(line({"directory": options.directory, **facts}) if options.json else plain, flush=True)
-        except OSError:
-            # Nobody reads: no reason for a writer not to serve. The buffer is emptied into nothing.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _take_over(options: argparse.Namespace, ended: list[int]) -> None:
+    pid = end_holder(Path(options.directory))
+    if pid is not None:
+        ended.append(pid)
+    if not options.json:
+        what = f"killed process {pid}, the writer of {options.directory}" if pid else "no other writer runs"
+        print(f"actorstate: {what}", file=sys.stderr, flush=True)
 
-    return tell
+
+def _tell(options: argparse.Namespace, endpoint: Endpoint, ended: list[int]) -> None:
+    plain = f"actorstate: serving {options.directory} (epoch {endpoint.epoch}, pid {endpoint.pid})"
+    facts = {name: getattr(endpoint, name) for name in Endpoint.__dataclass_fields__}
+    told = line({"directory": options.directory, **facts, "ended": ended})
+    try:
+        print(told if options.json else plain, flush=True)
+    except OSError:
+        # Nobody reads: no reason for a writer not to serve. The buffer is emptied into nothing.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 COMMANDS = {"serve": Command(_add_serve, _serve)}

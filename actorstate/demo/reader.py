@@ -29,7 +29,7 @@ def main(place: Place) -> int:
     """Reads until told to stop; returns the exit status."""
     observer = Observer()
     failed, began, told, longest_s = 0, time.monotonic(), 0.0, 0.0
-    with closing(connect(place.jobs, settings=ClientSettings(timeout_s=TIMEOUT_S))) as client:
+    with closing(connect(place.jobs, settings=ClientSettings(timeout_s=TIMEOUT_S, autostart=False))) as client:
         while not _stopped():
             before = time.monotonic()
             try:

@@ -68,7 +68,7 @@ def run_demo(options: DemoOptions, view: View) -> Verdict:
         skipped = load(place, options.source)
         for one in skipped:
             view.tell(f"skipped: {one.kind} {one.name!r}: {one.reason}")
-        settings = ClientSettings(timeout_s=TIMEOUT_S)
+        settings = ClientSettings(timeout_s=TIMEOUT_S, autostart=False)
         with Children(place.logs) as children, connect(place.jobs, settings=settings) as client:
             played = _Course(options, place, children, client, view=view).play(_total(options, place))
         view.tell("comparing every row of the source with the target")

@@ -60,7 +60,7 @@ class Paced:
 def main(place: Place, index: int, workers: int, seconds: float) -> int:
     """Copies the share number `index` and prints the report; returns the exit status."""
     with (
-        closing(connect(place.jobs, settings=ClientSettings(timeout_s=TIMEOUT_S))) as client,
+        closing(connect(place.jobs, settings=ClientSettings(timeout_s=TIMEOUT_S, autostart=False))) as client,
         opened_source(place) as source,
         SqliteTarget(place.target) as target,
     ):

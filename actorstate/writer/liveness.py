@@ -53,6 +53,14 @@ def follow(actor: Actor, monotonic: float) -> None:
             actor.beats[name] = Beat(worker.incarnation, monotonic, monotonic)
 
 
+def is_worked_on(actor: Actor) -> bool:
+    """Whether a worker that is not known to be dead is attached."""
+    document = actor.document
+    if document is None or document.finished:
+        return False
+    return any(worker.health != "dead" for worker in document.workers.values())
+
+
 def ages_s(actor: Actor, monotonic: float) -> dict[str, float]:
     """Seconds since each worker's last beat."""
     return {name: monotonic - beat.heard_at for name, beat in actor.beats.items()}

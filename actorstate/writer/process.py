@@ -19,13 +19,16 @@ from actorstate.endpoint import (
     Endpoint,
     WriterLock,
     boot_id,
+    discard_short_folder,
     highest_epoch,
     private_folder,
+    read_endpoint,
     socket_addresses,
+    withdraw_endpoint,
     write_endpoint,
     write_epoch,
 )
-from actorstate.errors import DiskFull, StoreError
+from actorstate.errors import DiskFull, StoreError, WriterUnavailable
 from actorstate.store.contract import Store
 from actorstate.store.files import make_private_folder
 from actorstate.store.sqlite import SqliteStore
@@ -41,7 +44,7 @@ EXIT_STORE = 74
 
 
 def serve(directory: Path, settings: WriterSettings, ready: Callable[[Endpoint], None]) -> int:
-    """Serves `directory` until SIGTERM or SIGINT and returns the exit status.
+    """Serves `directory` until SIGTERM, SIGINT or idleness and returns the exit status.
 
     Raises WriterRunning, StoreTooNew, StoreFailed when it cannot begin. Main thread only, for the signals.
     """
@@ -72,11 +75,13 @@ def _serve(
 ) -> int:
     epoch = next_epoch(directory, store)
     server = Server(store, epoch, settings, lock.descriptor)
+    with contextlib.suppress(WriterUnavailable):  # there was none, or it has ended in good order
+        discard_short_folder(read_endpoint(directory))
     requests, changes = socket_addresses(directory)
+    endpoint = Endpoint(requests, changes, os.getpid(), boot_id(), epoch)
     server.bind(requests, changes)
     try:
         server.recover()
-        endpoint = Endpoint(requests, changes, os.getpid(), boot_id(), epoch)
         write_endpoint(directory, endpoint)
         _keep_watchdog(server)
         with _stopping(server):
@@ -86,11 +91,13 @@ def _serve(
         if not drained:
             log.critical("the disk did not answer in time; what was not acknowledged is not written")
             os._exit(EXIT_STORE)  # the commit thread may hang in the kernel: nothing here can wait for it
+        withdraw_endpoint(directory, endpoint)
     except StoreError as error:
         log.critical("the writer ends: %s", error)
         return EXIT_STORE
     finally:
         server.close()
+        discard_short_folder(endpoint)
     return 0
 
 
@@ -149,6 +156,7 @@ _LEVELS = {
     "commit.refused": logging.WARNING,
     "reply.undelivered": logging.INFO,
     "writer.drain_failed": logging.WARNING,
+    "writer.idle": logging.INFO,
 }
 
 

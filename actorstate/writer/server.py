@@ -32,7 +32,7 @@ from actorstate.errors import ActorStateError, BadMessage, Busy, EpochFenced
 from actorstate.store.contract import Store
 from actorstate.writer.answers import Answers, refusal
 from actorstate.writer.commit import Batch, Committer
-from actorstate.writer.liveness import Liveness, follow
+from actorstate.writer.liveness import Liveness, follow, is_worked_on
 from actorstate.writer.residents import Residents
 
 TICK_S = 1.0
@@ -63,6 +63,9 @@ class Server:
         self._sequence = 0
         self._stop_by: float | None = None
         self._next_tick = 0.0
+        self._needed_at = time.monotonic()
+        self._idle_exit_s = settings.idle_exit_s or math.inf
+        self._topics: set[bytes] = set()
         self._last_commit = 0.0
         self.on_tick: Callable[[float], None] = lambda _last_commit: None
 
@@ -104,8 +107,9 @@ class Server:
         self._poke()
 
     def run(self) -> bool:
-        """Serves until `stop`; whether all that was accepted is committed and answered.
+        """Serves until `stop` or `idle_exit_s` without need; whether all that was accepted is committed and answered.
 
+        What arrives after that has no answer: its sender asks the next writer, under the same number.
         Raises StoreFailed or EpochFenced when this writer must not go on.
         """
         while not self._drained():
@@ -117,6 +121,8 @@ class Server:
             if self._answers.waiters:
                 self._answer_waiters()
             self._send()
+            if time.monotonic() >= self._needed_at + self._idle_exit_s:
+                self._stop_unless_needed()
         return self._committer.under_way is None and not self._committer.waiting
 
     def close(self) -> None:
@@ -137,18 +143,28 @@ class Server:
             return True
         return not busy
 
+    def _stop_unless_needed(self) -> None:
+        """Nothing was asked for long: ends unless somebody works, waits for news, or listens to the feed."""
+        monotonic = time.monotonic()
+        if self._answers.waiters or self._topics or any(map(is_worked_on, self._residents.actors.values())):
+            self._needed_at = monotonic
+        elif self._stop_by is None:
+            telemetry.event("writer.idle", idle_s=monotonic - self._needed_at)
+            self.stop()
+
     def _poke(self) -> None:
         os.write(self._wake, b"c")
 
     def _wait(self) -> None:
         ready = self._committer.waiting and self._committer.under_way is None
-        until = min(self._next_tick, self._answers.next_expiry())
+        until = min(self._next_tick, self._answers.next_expiry(), self._needed_at + self._idle_exit_s)
         timeout_ms = 0 if ready else max(0, int((until - time.monotonic()) * 1000) + 1)
         events = dict(self._poller.poll(timeout_ms))
         if self._woken in events:
             os.read(self._woken, 4096)
         while cast("int", self._feed.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
-            self._feed.recv()
+            subscription = self._feed.recv()
+            (self._topics.add if subscription[:1] == b"\1" else self._topics.discard)(subscription[1:])
 
     def _receive(self) -> None:
         for _ in range(self._settings.max_drain):
@@ -167,6 +183,7 @@ class Server:
 
     def _handle(self, client: bytes, frame: bytes) -> None:
         request, now = codec.decode_request(frame), time.monotonic()
+        self._needed_at = now
         expires_at = request.expires_at if request.boot == self._boot else now + (request.ttl_s or math.inf)
         if 0 < expires_at < now:
             self._committer.expired += 1

@@ -5,6 +5,7 @@ Nothing is opened at import or before the first use.
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from types import GenericAlias
 from typing import ParamSpec, Self
@@ -88,8 +89,13 @@ class Client:
     run = entered(operations.run)
 
 
-def connect(directory: str | Path, *, settings: ClientSettings | None = None) -> Client:
-    """A client for the writer of `directory`. Opens nothing: the first call does."""
+def connect(directory: str | Path, *, autostart: bool = True, settings: ClientSettings | None = None) -> Client:
+    """A client for the writer of `directory`; opens nothing: the first call does, and starts the writer if none runs.
+
+    A call that changes something begins a new directory, one that reads does not. With `autostart=False`
+    (for servers, whose supervisor runs the writer) a call without a writer ends with WriterUnavailable.
+    """
     if "://" in str(directory):
         raise BadRequest(f"{directory} is not a directory", hint="give the directory that `actorstate serve` was given")
-    return Client(Path(directory).absolute(), settings or ClientSettings())
+    chosen = settings or ClientSettings()
+    return Client(Path(directory).absolute(), chosen if autostart else replace(chosen, autostart=False))

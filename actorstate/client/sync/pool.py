@@ -18,11 +18,12 @@ import zmq
 
 from actorstate.client.calls import Call, NoAnswer, Numbers, again, settled
 from actorstate.client.operations import Item, Operation, Result, Stream, next_item
+from actorstate.client.start import Starter
 from actorstate.config import ClientSettings
 from actorstate.core import codec
 from actorstate.core.messages.replies import Reply
 from actorstate.core.messages.requests import Body, ChangeRequest, Request
-from actorstate.endpoint import boot_id, read_endpoint
+from actorstate.endpoint import boot_id, is_published, read_endpoint
 from actorstate.errors import ActorStateError, BadRequest, WriterUnavailable
 
 HANDSHAKE_MS = 1_000
@@ -38,6 +39,7 @@ class Link:
         self._directory, self._settings = directory, settings
         self.boot = boot_id()
         self.numbers = Numbers()
+        self.starter = Starter(str(directory), directory, settings)
         self.context = zmq.Context()
         self.idle: list[zmq.Socket[bytes]] = []
         self.lock = threading.Lock()
@@ -124,7 +126,7 @@ class Transport:
 
     def start(self, body: Body, timeout_s: float | None = None) -> Call:
         """Numbers and freezes a request."""
-        link = self._links.get(os.getpid()) or self._new_link()
+        link = self._link()
         numbers, is_change = link.numbers, isinstance(body, ChangeRequest)
         left_s = self.settings.timeout_s + getattr(body, "wait_s", 0.0) if timeout_s is None else timeout_s
         deadline, producer, acked = time.monotonic() + left_s, b"", 0
@@ -159,6 +161,9 @@ class Transport:
         if link is not None:
             link.close()
 
+    def _link(self) -> Link:
+        return self._links.get(os.getpid()) or self._new_link()
+
     def _new_link(self) -> Link:
         """Of two threads that come first at once, one wins and both use its link."""
         made = Link(self.directory, self.settings)
@@ -168,7 +173,7 @@ class Transport:
         return link
 
     def _attempt(self, call: Call) -> Reply:
-        link = self._links.get(os.getpid()) or self._new_link()
+        link = self._link()
         until = min(call.deadline, time.monotonic() + self.settings.attempt_s + getattr(call.body, "wait_s", 0.0))
         with link.lock:
             if link.closed.is_set():
@@ -197,6 +202,8 @@ class Transport:
         return settled(call, ours[0])
 
     def _send_once_connected(self, channel: "zmq.Socket[bytes]", call: Call, until: float) -> None:
+        if not is_published(self.directory):
+            raise self._no_answer("its writer has ended")
         while channel.poll(max(0, int((until - time.monotonic()) * 1000) + 1), zmq.POLLOUT):
             with contextlib.suppress(zmq.Again):  # the connection ended between the two lines
                 channel.send(call.frame, zmq.NOBLOCK)
@@ -208,13 +215,14 @@ class Transport:
 
         def attempt() -> Reply:
             nonlocal unanswered
+            self._link().starter.start_unless_held(call.deadline, may_begin=call.is_change)
             call.renew()
             try:
                 return self._attempt(call)
             except NoAnswer:
                 unanswered = bool(call.first_sent)
                 # Where one socket had no answer the others lead nowhere either, and would cost an attempt each.
-                (self._links.get(os.getpid()) or self._new_link()).drop_idle(0)
+                self._link().drop_idle(0)
                 raise
 
         try:
