@@ -9,9 +9,9 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from actorstate.core import codec
 from actorstate.core.messages.replies import Refused, Reply
@@ -59,6 +59,7 @@ class Call:
     is_change: bool
     frame: bytes = b""
     first_sent: float = 0.0
+    unanswered: bool = False
 
     def renew(self) -> None:
         """The frame of a further attempt: the same body and number, with the time that has gone by."""
@@ -87,6 +88,16 @@ class Call:
             return WriterUnavailable(error.message, hint=error.hint, **error.details)
         return self.unknown()
 
+    def no_answer(self) -> None:
+        """An attempt ended without one: if it was sent, nobody knows what became of it."""
+        self.unanswered = bool(self.first_sent)
+
+    def outcome(self, last: ActorStateError) -> ActorStateError:
+        """What the caller is told after the last attempt failed with `last`."""
+        if isinstance(last, NoAnswer):
+            return self.ended(last)
+        return self.unknown() if last.retryable and self.unanswered else last
+
     def unknown(self) -> OutcomeUnknown:
         """An attempt was sent and its answer never came."""
         job = getattr(self.body, "job", "")
@@ -109,29 +120,59 @@ def settled(call: Call, reply: Reply) -> Reply:
 
 def again(first: ActorStateError, attempt: Callable[[], Answer], deadline: float) -> Answer:
     """After a `first` failure: the next success of `attempt` by `deadline`, or its last error."""
-    if not _may_pass(first):
-        raise first
     import tenacity  # noqa: PLC0415 - only a retry needs it, and it is a sixth of the start-up of `actorstate jobs`
 
-    failed, last_start = [first], deadline - LAST_ATTEMPT_S
-    backoff = tenacity.wait_exponential_jitter(multiplier=FIRST_WAIT_S, max=LONGEST_WAIT_S, jitter=JITTER_S)
+    failed = _retried(first)
 
     def next_attempt() -> Answer:
         if failed:
             raise failed.pop()
         return attempt()
 
+    wait_s, stop = _schedule(deadline)
+    retry = tenacity.retry_if_exception(_may_pass)
+    return tenacity.Retrying(retry=retry, wait=wait_s, stop=stop, reraise=True)(next_attempt)
+
+
+async def again_later(first: ActorStateError, attempt: Callable[[], Awaitable[Answer]], deadline: float) -> Answer:
+    """The same for asyncio, by the same schedule."""
+    import asyncio  # noqa: PLC0415 - see above; a blocking client never needs it
+
+    import tenacity  # noqa: PLC0415 - see above
+
+    failed = _retried(first)
+
+    async def next_attempt() -> Answer:
+        if failed:
+            raise failed.pop()
+        return await attempt()
+
+    wait_s, stop = _schedule(deadline)
+    retry = tenacity.retry_if_exception(_may_pass)
+    waits = tenacity.AsyncRetrying(sleep=asyncio.sleep, retry=retry, wait=wait_s, stop=stop, reraise=True)
+    return await waits(next_attempt)
+
+
+def _retried(first: ActorStateError) -> list[ActorStateError]:
+    """The `first` failure as that of the first attempt. Raises it where no other would help."""
+    if not _may_pass(first):
+        raise first
+    return [first]
+
+
+def _schedule(deadline: float) -> tuple[Callable[[Any], float], Callable[[Any], bool]]:
+    """How long to wait before the next attempt, and when there is none: the last begins shortly before `deadline`."""
+    import tenacity  # noqa: PLC0415 - see above
+
+    backoff = tenacity.wait_exponential_jitter(multiplier=FIRST_WAIT_S, max=LONGEST_WAIT_S, jitter=JITTER_S)
+    last_start = deadline - LAST_ATTEMPT_S
+
     def wait_s(state: tenacity.RetryCallState) -> float:
         error = state.outcome.exception() if state.outcome else None
         asked_s = float(error.details.get("retry_after_s") or 0.0) if isinstance(error, Busy) else 0.0
         return max(0.0, min(max(backoff(state), asked_s), last_start - time.monotonic()))
 
-    return tenacity.Retrying(
-        retry=tenacity.retry_if_exception(_may_pass),
-        wait=wait_s,
-        stop=lambda _state: time.monotonic() >= last_start,
-        reraise=True,
-    )(next_attempt)
+    return wait_s, lambda _state: time.monotonic() >= last_start
 
 
 def _may_pass(error: BaseException) -> bool:

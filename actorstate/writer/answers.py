@@ -33,6 +33,9 @@ from actorstate.writer.residents import Residents
 MAX_LIST_BYTES = 2 * 1024 * 1024
 """A page of jobs ends early when its documents reach this size."""
 
+ANSWER_S = 0.25
+"""A held reader is answered so long before its deadline: a wait that is sent again has less time than it asks for."""
+
 
 @dataclass(slots=True)
 class Statistics:
@@ -70,7 +73,7 @@ class Answers:
         self.statistics.reads += 1
         body = request.body
         if isinstance(body, Get):
-            return self._get(client, request.id, body)
+            return self._get(client, request, body)
         if isinstance(body, Heartbeat):
             return self._beat(body)
         if isinstance(body, ListJobs):
@@ -110,7 +113,7 @@ class Answers:
                 del self.waiters[job]
         self._changed.clear()
 
-    def _get(self, client: bytes, number: int, body: Get) -> Answer | None:
+    def _get(self, client: bytes, request: Request, body: Get) -> Answer | None:
         monotonic = time.monotonic()
         actor = self._residents.find(body.job, monotonic)
         state = self._found(actor, monotonic)
@@ -119,9 +122,11 @@ class Answers:
         finished = actor.document is not None and actor.document.finished
         if body.wait_s <= 0 or finished or self._held >= self._settings.max_waiters:
             return NotModified(actor.revision)
-        held = self.waiters.setdefault(body.job, {})
+        held, number = self.waiters.setdefault(body.job, {}), request.id
         self._held += (client, number) not in held
-        held[client, number] = Waiter(client, number, body.job, body.newer_than, monotonic + body.wait_s)
+        left_s = request.ttl_s - ANSWER_S if request.ttl_s else body.wait_s
+        until = monotonic + min(body.wait_s, left_s)
+        held[client, number] = Waiter(client, number, body.job, body.newer_than, until)
         return None
 
     def _found(self, actor: Actor, monotonic: float) -> Found:

@@ -18,9 +18,21 @@ def blocking(client: actorstate.Client) -> None:
         assert_type(attached, actorstate.Run)
 
 
+async def asynchronous(client: actorstate.AsyncClient) -> None:
+    """The same, to be awaited."""
+    assert_type(await client.get("job", timeout_s=2), actorstate.JobState)
+    assert_type(await client.ask(), WriterState)
+    async for state in client.watch("job"):
+        assert_type(state, actorstate.JobState)
+    async with actorstate.connect_async("data/jobs") as other:
+        assert_type(other, actorstate.AsyncClient)
+
+
 def wrong(client: actorstate.Client) -> None:
     """Each of these lines is an error."""
     client.get(1)
     client.get("job", timeout=2)
     client.wait("job")
     client.nothing()
+    for _ in actorstate.connect_async("data/jobs").watch("job"):
+        pass

@@ -1,5 +1,6 @@
 """The client's face as type checkers, editors and `help` see it, though its methods are carried over."""
 
+import ast
 import inspect
 import re
 import subprocess
@@ -9,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+import actorstate
 from actorstate.client import operations
+from actorstate.client.aio import AsyncClient
 from actorstate.client.sync import Client
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -19,14 +22,14 @@ PUBLIC = [
     for name, function in vars(operations).items()
     if inspect.isfunction(function)
     and function.__module__ == operations.__name__
-    and name not in {"asked", "changed", "found"}
+    and name not in {"asked", "changed", "found", "next_item"}
 ]
 
 
 def wrong_lines() -> list[int]:
     lines = FACE.read_text().splitlines()
     begin = next(number for number, line in enumerate(lines, start=1) if line.startswith("def wrong"))
-    return [number for number in range(begin + 2, len(lines) + 1) if lines[number - 1].strip()]
+    return [number for number in range(begin + 2, len(lines) + 1) if lines[number - 1].strip() != "pass"]
 
 
 @pytest.mark.slow
@@ -44,9 +47,17 @@ def test_a_checker_misreads_a_carried_method(command, tmp_path):
     assert sorted({int(line) for line in errors}) == wrong_lines(), told.stdout + told.stderr
 
 
-@pytest.mark.parametrize("operation", PUBLIC, ids=lambda operation: operation.__name__)
-def test_help_shows_another_signature_than_the_operation_has(operation: Callable[..., object]) -> None:
-    method = getattr(Client, operation.__name__)
+@pytest.mark.parametrize(
+    ("face", "operation"),
+    [
+        pytest.param(face, operation, id=f"{face.__name__}.{operation.__name__}")
+        for face in (Client, AsyncClient)
+        for operation in PUBLIC
+        if face is Client or operation not in {operations.attach, operations.run}
+    ],
+)
+def test_help_shows_another_signature_than_the_operation_has(face: type, operation: Callable[..., object]) -> None:
+    method = getattr(face, operation.__name__)
     told, meant = inspect.signature(method), inspect.signature(operation)
     assert list(told.parameters) == ["self", *meant.parameters]
     assert list(told.parameters.values())[1:] == list(meant.parameters.values())
@@ -55,3 +66,18 @@ def test_help_shows_another_signature_than_the_operation_has(operation: Callable
     )
     assert method.__doc__ == operation.__doc__
     assert inspect.isfunction(method)
+
+
+def test_the_stub_of_the_package_names_something_else_than_the_package_has() -> None:
+    stub = {node.targets[0].id: node for node in ast.parse((ROOT / "actorstate" / "__init__.pyi").read_text()).body
+            if isinstance(node, ast.Assign)}  # fmt: skip
+    names = ast.literal_eval(stub["__all__"].value)
+    assert names == actorstate.__all__
+    assert all(hasattr(actorstate, name) for name in names)
+    assert not hasattr(actorstate, "connect_later")
+
+
+def test_a_blocking_program_imports_asyncio() -> None:
+    program = "import sys, actorstate; print('asyncio' in sys.modules)"
+    told = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert told.stdout == "False\n", told.stdout + told.stderr

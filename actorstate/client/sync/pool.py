@@ -7,6 +7,7 @@ the hook is there as well, because pids come again.
 
 import contextlib
 import os
+import select
 import threading
 import time
 import weakref
@@ -68,7 +69,7 @@ class Link:
         if ends:
             self.context.term()
 
-    def open(self) -> "zmq.Socket[bytes]":
+    def open(self, send_hwm: int = 1_000) -> "zmq.Socket[bytes]":
         """A new socket on its way to the writer. Raises NoAnswer when the directory names none."""
         try:
             endpoint = read_endpoint(self._directory)
@@ -79,6 +80,7 @@ class Link:
             (zmq.IMMEDIATE, 1),
             (zmq.LINGER, int(self._settings.linger_s * 1000)),
             (zmq.RECONNECT_IVL, RECONNECT_MS),
+            (zmq.SNDHWM, send_hwm),
             (zmq.HANDSHAKE_IVL, HANDSHAKE_MS),
         ):
             channel.setsockopt(option, value)
@@ -126,7 +128,7 @@ class Transport:
 
     def start(self, body: Body, timeout_s: float | None = None) -> Call:
         """Numbers and freezes a request."""
-        link = self._link()
+        link = self._links.get(os.getpid()) or self.link()
         numbers, is_change = link.numbers, isinstance(body, ChangeRequest)
         left_s = self.settings.timeout_s + getattr(body, "wait_s", 0.0) if timeout_s is None else timeout_s
         deadline, producer, acked = time.monotonic() + left_s, b"", 0
@@ -161,11 +163,11 @@ class Transport:
         if link is not None:
             link.close()
 
-    def _link(self) -> Link:
-        return self._links.get(os.getpid()) or self._new_link()
-
-    def _new_link(self) -> Link:
-        """Of two threads that come first at once, one wins and both use its link."""
+    def link(self) -> Link:
+        """What this process holds. Of two threads that come first at once, one wins and both use its link."""
+        held = self._links.get(os.getpid())
+        if held is not None:
+            return held
         made = Link(self.directory, self.settings)
         link = self._links.setdefault(os.getpid(), made)
         if link is not made:
@@ -173,11 +175,12 @@ class Transport:
         return link
 
     def _attempt(self, call: Call) -> Reply:
-        link = self._link()
-        until = min(call.deadline, time.monotonic() + self.settings.attempt_s + getattr(call.body, "wait_s", 0.0))
+        link = self._links.get(os.getpid()) or self.link()
+        held_s = getattr(call.body, "wait_s", 0.0)
+        until = min(call.deadline, time.monotonic() + self.settings.attempt_s + held_s)
         with link.lock:
             if link.closed.is_set():
-                raise self._no_answer("the client was closed")
+                raise self.no_answer("the client was closed")
             channel = link.idle.pop() if link.idle else link.open()
             link.using += 1
         ours: list[Reply] = []
@@ -188,8 +191,10 @@ class Transport:
                 self._send_once_connected(channel, call, until)
             call.first_sent = call.first_sent or time.monotonic()
             while not ours:
-                if not channel.poll(max(0, int((until - time.monotonic()) * 1000) + 1)):
-                    raise self._no_answer("its writer did not answer")
+                if held_s:
+                    self._await_news(channel, until)
+                elif not channel.poll(max(0, int((until - time.monotonic()) * 1000) + 1)):
+                    raise self.no_answer("its writer did not answer")
                 replies = codec.decode_replies(channel.recv())
                 ours = [each for each in replies if each.id in {call.id, 0} and each.epoch >= link.epoch]
         finally:
@@ -203,41 +208,53 @@ class Transport:
 
     def _send_once_connected(self, channel: "zmq.Socket[bytes]", call: Call, until: float) -> None:
         if not is_published(self.directory):
-            raise self._no_answer("its writer has ended")
+            raise self.no_answer("its writer has ended")
         while channel.poll(max(0, int((until - time.monotonic()) * 1000) + 1), zmq.POLLOUT):
             with contextlib.suppress(zmq.Again):  # the connection ended between the two lines
                 channel.send(call.frame, zmq.NOBLOCK)
                 return
-        raise self._no_answer("nobody serves it")
+        raise self.no_answer("nobody serves it")
+
+    def _await_news(self, channel: "zmq.Socket[bytes]", until: float) -> None:
+        """Returns when a held answer comes; raises NoAnswer when its connection ends: a restarted writer holds nothing.
+
+        libzmq's own poll would not tell of the end; its descriptor wakes for it, and IMMEDIATE takes POLLOUT away.
+        """
+        news = select.poll()
+        news.register(cast("int", channel.getsockopt(zmq.FD)), select.POLLIN)
+        while not (events := cast("int", channel.getsockopt(zmq.EVENTS))) & zmq.POLLIN:
+            if not events & zmq.POLLOUT:
+                raise self.no_answer("the connection to its writer ended")
+            if not news.poll(max(0, int((until - time.monotonic()) * 1000) + 1)):
+                raise self.no_answer("its writer did not answer")
 
     def _attempt_again(self, call: Call, error: ActorStateError) -> Reply:
-        unanswered = isinstance(error, NoAnswer) and bool(call.first_sent)
+        if isinstance(error, NoAnswer):
+            call.no_answer()
 
         def attempt() -> Reply:
-            nonlocal unanswered
-            self._link().starter.start_unless_held(call.deadline, may_begin=call.is_change)
+            self.link().starter.start_unless_held(call.deadline, may_begin=call.is_change)
             call.renew()
             try:
                 return self._attempt(call)
             except NoAnswer:
-                unanswered = bool(call.first_sent)
+                call.no_answer()
                 # Where one socket had no answer the others lead nowhere either, and would cost an attempt each.
-                self._link().drop_idle(0)
+                self.link().drop_idle(0)
                 raise
 
         try:
             return again(error, attempt, call.deadline)
-        except NoAnswer as last:
-            raise self._addressed(call.ended(last)) from None
         except ActorStateError as last:
-            raise self._addressed(call.unknown() if last.retryable and unanswered else last) from None
+            raise self.addressed(call.outcome(last)) from None
 
-    def _addressed(self, error: ActorStateError) -> ActorStateError:
+    def addressed(self, error: ActorStateError) -> ActorStateError:
         """The writer does not know how its directory is called here; a hint should work when typed."""
         error.hint = error.hint.replace(" DIR", f" {self.directory}")
         return error
 
-    def _no_answer(self, why: str) -> NoAnswer:
+    def no_answer(self, why: str) -> NoAnswer:
+        """The end of one attempt."""
         return NoAnswer(f"no answer from {self.directory}: {why}", directory=str(self.directory))
 
 

@@ -1,0 +1,81 @@
+"""The asyncio client: the same calls as the blocking one (`client/operations.py`), to be awaited.
+
+Nothing is opened at import or before the first use. One client may serve several event loops and threads.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
+from pathlib import Path
+from types import GenericAlias
+from typing import Any, Self
+
+from actorstate.client import operations
+from actorstate.client.aio.transport import AsyncTransport
+from actorstate.client.carried import Method, Parameters, as_method, item_of, result_of
+from actorstate.client.operations import Item, Operation, Result, Stream, next_item
+from actorstate.client.sync import Client, connect
+from actorstate.config import ClientSettings
+
+
+def carried(operation: Callable[Parameters, Operation[Result]]) -> Method[Parameters, Coroutine[Any, Any, Result]]:
+    """A coroutine method that carries the operation out and returns its result."""
+
+    async def call(client: "AsyncClient", /, *args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
+        return await client.transport.result_of(operation(*args, **kwargs))
+
+    return as_method(operation, call, result_of(operation))
+
+
+def streamed(stream: Callable[Parameters, Stream[Item]]) -> Method[Parameters, AsyncIterator[Item]]:
+    """A method that returns the stream's items, for `async for`."""
+
+    async def call(
+        client: "AsyncClient", /, *args: Parameters.args, **kwargs: Parameters.kwargs
+    ) -> AsyncIterator[Item]:
+        items = stream(*args, **kwargs)
+        while (item := await client.transport.result_of(next_item(items))) is not None:
+            yield item.item
+
+    return as_method(stream, call, GenericAlias(AsyncIterator, item_of(stream)))
+
+
+class AsyncClient:
+    """The calls of `Client`, by the same names and rules. A task that is cancelled within one gives that call up."""
+
+    def __init__(self, blocking: Client) -> None:
+        self.transport = AsyncTransport(blocking.transport)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_exc: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Closes this process's sockets within `linger_s`; the client can be used again."""
+        self.transport.close_channels()
+        await asyncio.to_thread(self.transport.blocking.close)
+
+    create = carried(operations.create)
+    get = carried(operations.get)
+    get_if_newer = carried(operations.get_if_newer)
+    wait = carried(operations.wait)
+    watch = streamed(operations.watch)
+    jobs = streamed(operations.jobs)
+    pause = carried(operations.pause)
+    resume = carried(operations.resume)
+    cancel = carried(operations.cancel)
+    complete = carried(operations.complete)
+    fail = carried(operations.fail)
+    retry = carried(operations.retry)
+    approve = carried(operations.approve)
+    throttle = carried(operations.throttle)
+    delete = carried(operations.delete)
+    ask = carried(operations.ask)
+
+
+def connect_async(
+    directory: str | Path, *, autostart: bool = True, settings: ClientSettings | None = None
+) -> AsyncClient:
+    """An asyncio client for the writer of `directory`, under the same rules as `connect`."""
+    return AsyncClient(connect(directory, autostart=autostart, settings=settings))
