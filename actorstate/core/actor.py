@@ -13,9 +13,20 @@ from msgspec.structs import replace
 from actorstate.core import codec
 from actorstate.core.evolve import evolve
 from actorstate.core.job import claimed_key, decide
-from actorstate.core.messages.document import TERMINAL, Document, Order, order_of
+from actorstate.core.ledger import Entry
+from actorstate.core.messages.document import TERMINAL, Document, Item, Order, order_of
 from actorstate.core.messages.replies import Applied, Change, ChangeBody, Finding, Keyframe, Receipt
-from actorstate.core.messages.requests import Ask, CreateJob, Get, Heartbeat, ListJobs, Report, Request, RetryJob
+from actorstate.core.messages.requests import (
+    Ask,
+    CreateJob,
+    Get,
+    Heartbeat,
+    ListItems,
+    ListJobs,
+    Report,
+    Request,
+    RetryJob,
+)
 from actorstate.core.rate import Now
 from actorstate.core.receipts import MAX_IN_FLIGHT, Unchanged, known_reply, remembered
 from actorstate.errors import BadMessage, CorruptJob, RequestRefused
@@ -67,6 +78,7 @@ class Staged:
     changes: list[bytes] = field(default_factory=list[bytes])
     frame: Keyframe | None = None
     keyframe: bytes | None = None
+    items: dict[str, Item] = field(default_factory=dict[str, Item])
 
 
 class Actor:
@@ -115,13 +127,15 @@ class Actor:
             self._replay(codec.decode_change(packed))
             self._journal_bytes += len(packed)
 
-    def propose(self, request: Request, now: Now, epoch: int, *, claim: Claim = _unheld) -> Applied:
+    def propose(
+        self, request: Request, now: Now, epoch: int, *, claim: Claim = _unheld, entry: Entry | None = None
+    ) -> Applied:
         """Stages what `request` asks for and returns its answer, true once the staged state is committed.
 
-        `claim` is asked for a unique key that it takes hold of. Raises a RequestRefused or OutcomeUnknown,
-        and then stages nothing.
+        `claim` is asked for a unique key that it takes hold of; `entry` is what the request makes of the item
+        ledger (`core/ledger.py`). Raises a RequestRefused or OutcomeUnknown, and then stages nothing.
         """
-        body, producer = request.body, request.producer
+        body, producer = request.body if entry is None else entry.body, request.producer
         staged = self.staged or Staged(self.document, self.revision)
         receipt = staged.receipts.get(producer) or self._receipts.get(producer)
         if (
@@ -134,13 +148,13 @@ class Actor:
             known = known_reply(receipt, self._forgotten_until, request, now) or self.unchanged.answer(request)
             if known is not None:
                 return known
-        if isinstance(body, Get | ListJobs | Ask | Heartbeat):
+        if isinstance(body, Get | ListJobs | ListItems | Ask | Heartbeat):
             raise BadMessage("a read is no change")
         try:
             if not decide(staged.document, body):
                 self.unchanged.keep(request, Applied(staged.revision), fresh=self.staged is not None)
                 return Applied(staged.revision)
-            change = self._stage(staged, body, now, epoch=epoch, request=request, claim=claim)
+            change = self._stage(staged, body, now, epoch=epoch, request=request, claim=claim, entry=entry)
         except RequestRefused as refusal:
             if not refusal.retryable:
                 self.unchanged.keep(request, refusal, fresh=self.staged is not None)
@@ -167,6 +181,7 @@ class Actor:
         epoch: int,
         request: Request | None = None,
         claim: Claim = _unheld,
+        entry: Entry | None = None,
     ) -> Change:
         """Nothing is staged when `claim`, `evolve` or the encoder fails: the assignments come last."""
         before, since = staged.document, staged.at or self.changed_at
@@ -176,12 +191,16 @@ class Actor:
         change = Change(staged.revision + 1, epoch, now.wall, body, elapsed_s)
         if request is not None:
             change = replace(change, producer=request.producer, id=request.id, acked=request.acked)
+        if entry is not None:
+            change = replace(change, taken=entry.taken, retrying=entry.retrying)
         document = evolve(before, change)
         packed = codec.encode(change)
         if before is None or document is None or (before.status, before.health) != (document.status, document.health):
             staged.relisted = True
         staged.document, staged.revision, staged.at = document, change.revision, now.monotonic
         staged.changes.append(packed)
+        if entry is not None:
+            staged.items.update(entry.rows)
         self.staged = staged
         return change
 

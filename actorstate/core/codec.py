@@ -6,7 +6,7 @@ from typing import TypeVar
 import msgspec
 from msgspec.structs import replace
 
-from actorstate.core.messages.document import Document, JobState
+from actorstate.core.messages.document import Document, Item, JobState
 from actorstate.core.messages.replies import Change, JobChanged, Keyframe, Reply
 from actorstate.core.messages.requests import Request
 from actorstate.errors import BadMessage, CorruptJob
@@ -20,6 +20,7 @@ _request_decoder = msgspec.msgpack.Decoder(Request)
 _replies_decoder = msgspec.msgpack.Decoder(list[Reply])
 _document_decoder = msgspec.msgpack.Decoder(Document)
 _state_decoder = msgspec.msgpack.Decoder(JobState)
+_item_decoder = msgspec.msgpack.Decoder(Item)
 _change_decoder = msgspec.msgpack.Decoder(Change)
 _keyframe_decoder = msgspec.msgpack.Decoder(Keyframe)
 _job_changed_decoder = msgspec.msgpack.Decoder(JobChanged)
@@ -79,6 +80,14 @@ def decode_keyframe(stored: bytes) -> Keyframe:
         return _keyframe_decoder.decode(stored)
     except _UNDECODABLE as error:
         raise CorruptJob(f"a stored keyframe cannot be read: {error}") from error
+
+
+def decode_item(stored: bytes | msgspec.Raw) -> Item:
+    """An item of the ledger. Raises CorruptJob."""
+    try:
+        return _item_decoder.decode(stored)
+    except _UNDECODABLE as error:
+        raise CorruptJob(f"a stored item cannot be read: {error}") from error
 
 
 def plain_keyframe(stored: bytes) -> dict[str, object]:

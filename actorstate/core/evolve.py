@@ -7,6 +7,7 @@ from msgspec.structs import replace
 
 from actorstate.core.attempts import reopened
 from actorstate.core.job import MAX_WORKERS, is_live, move
+from actorstate.core.ledger import reopened_items, without
 from actorstate.core.messages.document import (
     Approval,
     Control,
@@ -29,6 +30,7 @@ from actorstate.core.messages.requests import (
     Detach,
     FinishJob,
     Report,
+    RetryItems,
     RetryJob,
     ThrottleJob,
 )
@@ -58,6 +60,8 @@ def evolve(document: Document | None, change: Change) -> Document | None:
         updated_at=change.at,
         rate=replace(document.rate, active_s=active_s, paused_s=paused_s),
     )
+    if change.taken is not None or change.retrying:
+        aged = replace(aged, progress=without(aged.progress, change.taken, change.retrying))
     evolved = _EVOLVERS[type(body)](aged, body, change.at)
     if (
         isinstance(body, Report)
@@ -255,6 +259,7 @@ _EVOLVERS: dict[type, Callable[..., Document]] = {
     Attach: _attached,
     Detach: _detached,
     Report: _reported,
+    RetryItems: reopened_items,
     FinishJob: _finished,
     ControlJob: _controlled,
     WorkerJudged: _judged,

@@ -28,6 +28,7 @@ from actorstate.core.messages.requests import (
     FinishJob,
     Heartbeat,
     Report,
+    RetryItems,
     RetryJob,
     ThrottleJob,
 )
@@ -226,6 +227,13 @@ def _decide_finish(document: Document, body: FinishJob) -> bool:
     return True
 
 
+def _decide_retry_items(document: Document, body: RetryItems) -> bool:
+    if document.finished:
+        hint = f"open it again first: actorstate retry DIR {body.job}"
+        raise JobFinished(f"job {document.id!r} is {document.status} and stays so", hint=hint, job=document.id)
+    return True
+
+
 def _decide_control(document: Document, body: ControlJob) -> bool:
     if body.intent == "cancel" and document.status == "cancelled":
         return False
@@ -294,6 +302,7 @@ _DECIDERS: dict[type, Callable[..., bool]] = {
     Attach: _decide_attach,
     Detach: _decide_detach,
     Report: _decide_report,
+    RetryItems: _decide_retry_items,
     FinishJob: _decide_finish,
     ControlJob: _decide_control,
     DeleteJob: _decide_delete,

@@ -23,10 +23,11 @@ from actorstate.core.messages.replies import (
     listed,
     size_of,
 )
-from actorstate.core.messages.requests import Body, Get, Heartbeat, ListJobs, Request
+from actorstate.core.messages.requests import Body, Get, Heartbeat, ListItems, ListJobs, Request
 from actorstate.errors import ActorStateError, CorruptJob, JobNotFound
 from actorstate.store.contract import JobQuery, Store
 from actorstate.writer.commit import Committer
+from actorstate.writer.ledger import items_page
 from actorstate.writer.liveness import ages_s, follow
 from actorstate.writer.residents import Residents
 
@@ -78,6 +79,9 @@ class Answers:
             return self._beat(body)
         if isinstance(body, ListJobs):
             return self._list(body)
+        if isinstance(body, ListItems):
+            self._found(self._residents.find(body.job, time.monotonic()), 0.0)
+            return items_page(self._store, body)
         return self._state()
 
     def order(self, body: Body) -> Order:
@@ -153,7 +157,7 @@ class Answers:
         return Beaten()
 
     def _list(self, body: ListJobs) -> Listed:
-        query = JobQuery(body.status, body.kind, body.health, after=body.after, limit=body.limit)
+        query = JobQuery(body.status, body.kind, body.health, after=body.after, limit=body.limit, newest=body.newest)
         documents: list[bytes] = []
         size, after = 0, body.after
         page = self._store.list_jobs(query)

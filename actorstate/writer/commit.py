@@ -17,10 +17,11 @@ from actorstate import telemetry
 from actorstate.config import WriterSettings
 from actorstate.core.actor import Actor, Envelope
 from actorstate.core.messages.replies import Applied
-from actorstate.core.messages.requests import Request
+from actorstate.core.messages.requests import Report, Request, RetryItems
 from actorstate.core.rate import Now
 from actorstate.errors import ActorFailed, ActorStateError, Busy, DiskFull, JobParked
 from actorstate.store.contract import IndexRow, JobCommit, Store, StoredChange
+from actorstate.writer.ledger import entry_of, stored_items
 from actorstate.writer.residents import Residents
 
 JOIN_S = 1.0
@@ -30,6 +31,9 @@ SYNC_OUTLIER_RATIO = 8
 """The sync time is a moving average; one outlier counts as at most this many thresholds."""
 BACK_IN_LOOP_RATIO = 0.7
 """Hysteresis: the commit returns into the loop only when syncs are this much below the threshold."""
+
+MAX_ITEMS = 4_096
+"""No further actor has its turn in a commit that has so many items for the ledgers."""
 
 Outcome = tuple[Envelope, Actor, Applied | ActorStateError]
 
@@ -42,6 +46,7 @@ class Batch:
     actors: list[Actor] = field(default_factory=list[Actor])
     outcomes: list[Outcome] = field(default_factory=list[Outcome])
     broken: list[Actor] = field(default_factory=list[Actor])
+    items: int = 0
     error: BaseException | None = None
 
 
@@ -74,7 +79,7 @@ class Committer:
     def gather(self, now: Now) -> Batch:
         """Lets the actors in line propose, each at most `max_turn` before it goes to the end of the line."""
         batch, room = Batch(), self._settings.max_batch
-        while room > 0 and self._line:
+        while room > 0 and self._line and batch.items < MAX_ITEMS:
             job = next(iter(self._line))
             actor = self._line.pop(job)
             taken = min(room, self._settings.max_turn, len(actor.mailbox))
@@ -98,7 +103,8 @@ class Committer:
                 index = _index_row(actor) if staged.relisted else None
                 deleted = staged.document is None
                 batch.actors.append(actor)
-                batch.parts.append(JobCommit(job, staged.revision, changes, staged.keyframe, index, deleted))
+                items = stored_items(staged) if staged.items else ()
+                batch.parts.append(JobCommit(job, staged.revision, changes, staged.keyframe, index, deleted, items))
         return batch
 
     def hand_over(self, batch: Batch) -> None:
@@ -159,13 +165,20 @@ class Committer:
         try:
             if actor.failures >= self._settings.max_actor_failures:
                 raise JobParked(f"job {actor.job!r} is parked after {actor.failures} failures", job=actor.job)
+            if actor.staged is not None and actor.staged.document is None:
+                # What comes after a deletion must not find, nor leave, anything of the deleted job in the store.
+                raise Busy(f"job {actor.job!r} is being deleted", retry_after_s=0.05)
             if "actor.asked" in telemetry.heard:
                 telemetry.event("actor.asked", job=actor.job, request=request)
             if not isinstance(request, Request):
                 actor.judge(request, now, self._epoch)
                 answer = Applied(actor.revision)
             else:
-                answer = actor.propose(request, now, self._epoch)
+                body, entry = request.body, None
+                if isinstance(body, RetryItems) or (isinstance(body, Report) and body.items):
+                    entry = entry_of(self._store, actor, body, now)
+                    batch.items += len(entry.rows)
+                answer = actor.propose(request, now, self._epoch, entry=entry)
             actor.failures = 0
         except ActorStateError as refusal:
             answer = refusal
@@ -198,4 +211,6 @@ class Committer:
 
 def _index_row(actor: Actor) -> IndexRow | None:
     document = actor.staged.document if actor.staged else None
-    return None if document is None else IndexRow(document.kind, document.status, document.health or "")
+    if document is None:
+        return None
+    return IndexRow(document.kind, document.status, document.health or "", document.created_at.timestamp())

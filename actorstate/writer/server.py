@@ -24,8 +24,8 @@ from actorstate.config import WriterSettings
 from actorstate.core import codec
 from actorstate.core.actor import Actor, Envelope
 from actorstate.core.messages.document import NOTHING
-from actorstate.core.messages.replies import Found, JobChanged, Listed, Reply, size_of
-from actorstate.core.messages.requests import Ask, Attach, Get, Heartbeat, ListJobs, Request
+from actorstate.core.messages.replies import Found, ItemsListed, JobChanged, Listed, Reply, size_of
+from actorstate.core.messages.requests import Ask, Attach, Get, Heartbeat, ListItems, ListJobs, Request
 from actorstate.core.rate import Now
 from actorstate.endpoint import boot_id
 from actorstate.errors import ActorStateError, BadMessage, Busy, EpochFenced
@@ -190,7 +190,7 @@ class Server:
             return
         body = request.body
         try:
-            if isinstance(body, Get | ListJobs | Ask | Heartbeat):
+            if isinstance(body, Get | ListJobs | ListItems | Ask | Heartbeat):
                 self._read(client, request)
                 return
             actor = self._residents.actors.get(body.job) or self._residents.find_or_new(body.job)
@@ -206,7 +206,7 @@ class Server:
         if self._outgoing[client] > MAX_REPLY_BYTES:
             raise Busy("read the replies you have asked for first", retry_after_s=0.05)
         answer = self._answers.read(client, request)
-        if isinstance(answer, Found | Listed):
+        if isinstance(answer, Found | Listed | ItemsListed):
             self._outgoing[client] += size_of(answer)
         if answer is not None:
             self._outbox[client].append(Reply(request.id, self._epoch, answer, *self._answers.order(request.body)))

@@ -16,6 +16,7 @@ Status = Literal["pending", "running", "waiting", "paused", "completed", "failed
 Health = Literal["healthy", "late", "stalled", "dead", "paused"]
 Intent = Literal["pause", "resume", "cancel"]
 IntentState = Literal["requested", "acknowledged", "done"]
+ItemOutcome = Literal["failed", "skipped", "duplicate", "succeeded", "retrying"]
 OnDead = Literal["nothing", "fail", "free"]
 Age = Annotated[float, Meta(ge=0.001, le=1e9)]
 """A time span in seconds, from a millisecond to 31 years."""
@@ -26,7 +27,10 @@ SCHEMA = 1
 
 
 class Progress(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """Counts of rows; `processed` is the sum of the outcomes, always."""
+    """Counts of rows; `processed` is the sum of the outcomes, always.
+
+    `retrying` items of the ledger were taken out of the counts, to be done once more.
+    """
 
     total: int | None = None
     processed: int = 0
@@ -37,6 +41,7 @@ class Progress(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=Tr
     bytes: int = 0
     unit: str = "rows"
     by_category: dict[str, int] = {}
+    retrying: int = 0
 
     @property
     def percent(self) -> float | None:
@@ -125,6 +130,21 @@ class RowError(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=Tr
     message: str
     category: str
     at: datetime
+
+
+class Item(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """What became of one item, in the ledger beside the job.
+
+    `attempts` is how often an outcome was said of it; category and error are those of its last failure.
+    """
+
+    key: str
+    outcome: ItemOutcome
+    first_at: datetime
+    last_at: datetime
+    category: str = ""
+    attempts: int = 1
+    error: str = ""
 
 
 class Control(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):

@@ -42,6 +42,14 @@ class Listed(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True
     after: str = ""
 
 
+class ItemsListed(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, tag=True):
+    """A page of items; `damaged` are keys of those that cannot be read, `after` is where the next page begins."""
+
+    items: list[Raw]
+    damaged: list[str] = []
+    after: str = ""
+
+
 def found(packed: bytes, last_beat_s: dict[str, float]) -> Found:
     """A reply around a document's committed bytes: they are sent as they are."""
     return Found(Raw(packed), last_beat_s)
@@ -52,10 +60,16 @@ def listed(packed: list[bytes], after: str) -> Listed:
     return Listed([Raw(each) for each in packed], after)
 
 
-def size_of(answer: Found | Listed) -> int:
-    """Bytes of the documents in a reply."""
-    documents = [answer.document] if isinstance(answer, Found) else answer.documents
-    return sum(memoryview(document).nbytes for document in documents)
+def items_listed(packed: list[bytes], damaged: list[str], after: str) -> ItemsListed:
+    """The same for a page of items."""
+    return ItemsListed([Raw(each) for each in packed], damaged, after)
+
+
+def size_of(answer: Found | Listed | ItemsListed) -> int:
+    """Bytes of the documents or items in a reply."""
+    if isinstance(answer, Found):
+        return memoryview(answer.document).nbytes
+    return sum(memoryview(each).nbytes for each in (answer.documents if isinstance(answer, Listed) else answer.items))
 
 
 class WriterState(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, tag=True):
@@ -86,7 +100,7 @@ class Refused(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=Tru
     details: dict[str, str | int | float | bool | None] = {}
 
 
-Answer = Applied | Beaten | Found | NotModified | Listed | WriterState | Refused
+Answer = Applied | Beaten | Found | NotModified | Listed | ItemsListed | WriterState | Refused
 
 
 class Reply(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -134,11 +148,19 @@ Finding = WorkerJudged | JobExpired
 ChangeBody = ChangeRequest | Finding
 
 
+class Taken(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """Failures that a retry takes out of the counts."""
+
+    failed: int
+    by_category: dict[str, int]
+
+
 class Change(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """One stored change: applied to revision - 1 it gives revision, on every replay the same.
 
     `elapsed_s` is the monotonic time since the job's previous change; `producer`, `id` and `acked` make
-    the exactly-once record of the same commit.
+    the exactly-once record of the same commit. `taken` is what the ledger took back of the counts, and
+    `retrying` how many more of its items are to be done once more, or, below zero, how many fewer.
     """
 
     revision: int
@@ -149,6 +171,8 @@ class Change(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True
     producer: bytes = b""
     id: int = 0
     acked: int = 0
+    taken: Taken | None = None
+    retrying: int = 0
 
 
 class Receipt(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from actorstate.core.messages.document import Age, HealthRules, Intent, Speed
+from actorstate.core.messages.document import Age, HealthRules, Intent, ItemOutcome, Speed
 
 JOB_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}\Z"
 JobId = Annotated[str, Meta(pattern=JOB_ID_PATTERN)]
@@ -14,6 +14,7 @@ MAX_COUNT = 2**53
 """Counters stay exact in JSON readers; a report beyond it is refused with `TooLarge`."""
 Count = Annotated[int, Meta(ge=0, le=MAX_COUNT)]
 Seconds = Annotated[float, Meta(ge=0, le=1e9)]
+ItemKey = Annotated[str, Meta(max_length=256)]
 Packed = Annotated[bytes, Meta(max_length=256 * 1024)]
 Categories = Annotated[dict[Name, Count], Meta(max_length=64)]
 Meta_ = Annotated[dict[Name, Packed], Meta(max_length=64)]
@@ -31,12 +32,23 @@ class Get(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, t
 
 
 class ListJobs(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, tag=True):
-    """A page of jobs in the order of their ids, beginning after the id `after`."""
+    """A page of jobs in the order of their ids, or the newest first, beginning after the id `after`."""
 
     status: str | None = None
     kind: str | None = None
     health: str | None = None
     after: Annotated[str, Meta(max_length=128)] = ""
+    limit: Annotated[int, Meta(ge=1, le=1000)] = 100
+    newest: bool = False
+
+
+class ListItems(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, tag=True):
+    """A page of a job's item ledger in the order of the keys, beginning after the key `after`."""
+
+    job: JobId
+    outcome: ItemOutcome | None = None
+    category: Annotated[str, Meta(max_length=128)] | None = None
+    after: Annotated[str, Meta(max_length=2048)] = ""
     limit: Annotated[int, Meta(ge=1, le=1000)] = 100
 
 
@@ -125,8 +137,22 @@ class StepReport(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=
     data: Packed = b""
 
 
+class ItemReport(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """What became of one item. One without a key is in no ledger, only in the job's tail of errors.
+
+    What is `retried` counts by itself, once, and only while the ledger has the item as retrying; all else is
+    counted in the report's `counts`.
+    """
+
+    key: ItemKey
+    outcome: Literal["failed", "skipped", "duplicate", "succeeded"]
+    category: Annotated[str, Meta(max_length=128)] = ""
+    error: Text = ""
+    retried: bool = False
+
+
 class ErrorReport(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """One row failed."""
+    """One row failed, as a stored report has it; a worker says it as an `ItemReport`."""
 
     key: Annotated[str, Meta(max_length=256)]
     message: Text
@@ -152,6 +178,7 @@ class Report(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True
     throttles: Count = 0
     acknowledged: Intent | None = None
     question: Text | None = None
+    items: Annotated[tuple[ItemReport, ...], Meta(max_length=1_000)] = ()
 
 
 class FinishJob(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, tag=True):
@@ -170,6 +197,13 @@ class ControlJob(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=
     job: JobId
     intent: Intent
     by: Annotated[str, Meta(max_length=128)] = ""
+
+
+class RetryItems(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, tag=True):
+    """Those of the items that have failed are taken out of the counts, to be done once more."""
+
+    job: JobId
+    keys: Annotated[tuple[ItemKey, ...], Meta(max_length=1_000)] = ()
 
 
 class DeleteJob(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, tag=True):
@@ -202,9 +236,19 @@ class ThrottleJob(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields
     by: Annotated[str, Meta(max_length=128)] = ""
 
 
-ReadRequest = Get | ListJobs | Ask
+ReadRequest = Get | ListJobs | ListItems | Ask
 ChangeRequest = (
-    CreateJob | Attach | Detach | Report | FinishJob | ControlJob | DeleteJob | RetryJob | ApproveJob | ThrottleJob
+    CreateJob
+    | Attach
+    | Detach
+    | Report
+    | RetryItems
+    | FinishJob
+    | ControlJob
+    | DeleteJob
+    | RetryJob
+    | ApproveJob
+    | ThrottleJob
 )
 Body = ReadRequest | Heartbeat | ChangeRequest
 
