@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from actorstate.cli import exits
-from actorstate.cli.asjson import as_plain, line
+from actorstate.cli.asjson import line
 from actorstate.cli.command import Command, add_directory, add_timeout
 from actorstate.cli.examine import Finding, note, ok, owner, process_line, process_state, size, wrong
 from actorstate.cli.integrity import examine_database
@@ -20,6 +20,7 @@ from actorstate.client.start import is_switched_off
 from actorstate.client.sync import Client, connect
 from actorstate.config import VERSION, ClientSettings
 from actorstate.core.messages.replies import WriterState
+from actorstate.core.plain import as_plain
 from actorstate.endpoint import boot_id, is_published, lock_holder, private_folder, read_endpoint
 from actorstate.errors import ActorStateError, WriterUnavailable
 

@@ -18,11 +18,12 @@ from pathlib import Path
 
 import pytest
 
-from actorstate.cli.asjson import as_plain, line
+from actorstate.cli.asjson import line
 from actorstate.cli.doctor import file_system
 from actorstate.cli.views import clean, percent, span
 from actorstate.client.sync import Client, connect
 from actorstate.core.messages.document import Progress
+from actorstate.core.plain import as_plain
 from actorstate.endpoint import WriterLock
 
 DEADLINE_S = 60.0
