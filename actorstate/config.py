@@ -37,6 +37,8 @@ class WriterSettings:
     dead_after_s: float = 30.0
     stalled_after_s: float = 120.0
     """Ages of the last beat (late, dead) and of the last progress (stalled) at which health changes."""
+    expire_after_s: float | None = None
+    """How long after its end a new job is deleted, unless it was created with a time of its own; None: never."""
     max_actor_failures: int = 3
     """Unexpected errors in a row after which a job is parked."""
 

@@ -21,6 +21,7 @@ from actorstate.core.messages.requests import Report, Request, RetryItems
 from actorstate.core.rate import Now
 from actorstate.errors import ActorFailed, ActorStateError, Busy, DiskFull, JobParked
 from actorstate.store.contract import IndexRow, JobCommit, Store, StoredChange
+from actorstate.writer.keys import Keys
 from actorstate.writer.ledger import entry_of, stored_items
 from actorstate.writer.residents import Residents
 
@@ -58,6 +59,7 @@ class Committer:
 
     def __init__(self, store: Store, epoch: int, settings: WriterSettings, wake: Callable[[], None]) -> None:
         self._store, self._epoch, self._settings, self._wake = store, epoch, settings, wake
+        self._keys = Keys(store)
         self._line: dict[str, Actor] = {}
         self._orders: SimpleQueue[Batch | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
@@ -79,6 +81,7 @@ class Committer:
     def gather(self, now: Now) -> Batch:
         """Lets the actors in line propose, each at most `max_turn` before it goes to the end of the line."""
         batch, room = Batch(), self._settings.max_batch
+        self._keys.claimed.clear()
         while room > 0 and self._line and batch.items < MAX_ITEMS:
             job = next(iter(self._line))
             actor = self._line.pop(job)
@@ -178,7 +181,7 @@ class Committer:
                 if isinstance(body, RetryItems) or (isinstance(body, Report) and body.items):
                     entry = entry_of(self._store, actor, body, now)
                     batch.items += len(entry.rows)
-                answer = actor.propose(request, now, self._epoch, entry=entry)
+                answer = actor.propose(request, now, self._epoch, entry=entry, claim=self._keys.claim)
             actor.failures = 0
         except ActorStateError as refusal:
             answer = refusal
@@ -213,4 +216,11 @@ def _index_row(actor: Actor) -> IndexRow | None:
     document = actor.staged.document if actor.staged else None
     if document is None:
         return None
-    return IndexRow(document.kind, document.status, document.health or "", document.created_at.timestamp())
+    return IndexRow(
+        document.kind,
+        document.status,
+        document.health or "",
+        document.created_at.timestamp(),
+        None if document.finished else document.unique_key,
+        document.expires_at.timestamp() if document.expires_at else None,
+    )

@@ -8,18 +8,18 @@ from collections.abc import Iterator
 
 from actorstate.config import WriterSettings
 from actorstate.core.actor import Actor, Beat
-from actorstate.core.messages.document import Worker
+from actorstate.core.messages.document import HealthRules
 from actorstate.core.messages.replies import WorkerJudged
 from actorstate.core.rate import Thresholds, judge
-from actorstate.endpoint import process_space, process_started
+from actorstate.writer.deaths import Deaths
 
 
 class Liveness:
-    """Judges the workers of actors in memory."""
+    """Judges the workers of actors in memory, and watches their processes for the end (`deaths`)."""
 
     def __init__(self, settings: WriterSettings) -> None:
-        self._limits = Thresholds(settings.late_after_s, settings.dead_after_s, settings.stalled_after_s)
-        self._space = process_space()
+        self._settings = settings
+        self.deaths = Deaths()
 
     def findings(self, actor: Actor, monotonic: float) -> Iterator[WorkerJudged]:
         """What should change in the recorded health of this job's workers."""
@@ -27,19 +27,29 @@ class Liveness:
         if document is None:
             return
         follow(actor, monotonic)
-        paused = document.status in {"paused", "waiting"}
+        self.watch(actor)
+        rests, limits = document.status in {"paused", "waiting"}, self._limits(document.health_rules)
         for name, beat in actor.beats.items():
             worker = document.workers[name]
-            if paused:
+            if rests:
                 beat.advanced_at = monotonic
-            health = judge(monotonic - beat.heard_at, monotonic - beat.advanced_at, self._limits, paused=paused)
-            health = "dead" if self._is_gone(worker) else health
+            health = judge(monotonic - beat.heard_at, monotonic - beat.advanced_at, limits, paused=rests)
+            health = "dead" if self.deaths.is_gone(worker) else health
             if health != worker.health:
                 yield WorkerJudged(document.id, name, beat.incarnation, health)
 
-    def _is_gone(self, worker: Worker) -> bool:
-        """Whether its process has ended; only where its pid means something to us."""
-        return bool(worker.started) and worker.boot == self._space and process_started(worker.pid) != worker.started
+    def watch(self, actor: Actor) -> None:
+        """Watches the processes of the workers that the actor has now."""
+        document = actor.document
+        self.deaths.follow(actor.job, {} if document is None or document.finished else document.workers)
+
+    def _limits(self, rules: HealthRules) -> Thresholds:
+        settings = self._settings
+        return Thresholds(
+            rules.late_after_s or settings.late_after_s,
+            rules.dead_after_s or settings.dead_after_s,
+            rules.stalled_after_s or settings.stalled_after_s,
+        )
 
 
 def follow(actor: Actor, monotonic: float) -> None:

@@ -151,6 +151,7 @@ _LEVELS = {
     "actor.failed": logging.ERROR,
     "actor.lost": logging.ERROR,
     "list.left_out": logging.ERROR,
+    "expiry.failed": logging.ERROR,
     "recovery.failed": logging.ERROR,
     "store.damage_found": logging.ERROR,
     "commit.refused": logging.WARNING,

@@ -25,13 +25,24 @@ from actorstate.core import codec
 from actorstate.core.actor import Actor, Envelope
 from actorstate.core.messages.document import NOTHING
 from actorstate.core.messages.replies import Found, ItemsListed, JobChanged, Listed, Reply, size_of
-from actorstate.core.messages.requests import Ask, Attach, Get, Heartbeat, ListItems, ListJobs, Request
+from actorstate.core.messages.requests import (
+    Ask,
+    Attach,
+    CreateJob,
+    Get,
+    Heartbeat,
+    ListItems,
+    ListJobs,
+    Request,
+    expiring,
+)
 from actorstate.core.rate import Now
 from actorstate.endpoint import boot_id
 from actorstate.errors import ActorStateError, BadMessage, Busy, EpochFenced
 from actorstate.store.contract import Store
 from actorstate.writer.answers import Answers, refusal
 from actorstate.writer.commit import Batch, Committer
+from actorstate.writer.expiry import Expiry
 from actorstate.writer.liveness import Liveness, follow, is_worked_on
 from actorstate.writer.residents import Residents
 
@@ -57,6 +68,7 @@ class Server:
         self._residents = Residents(store, settings)
         self._committer = Committer(store, epoch, settings, self._poke)
         self._liveness = Liveness(settings)
+        self._expiry = Expiry(store, self._residents)
         self._answers = Answers(store, self._residents, self._committer, settings)
         self._outbox: dict[bytes, list[Reply]] = defaultdict(list)
         self._outgoing: dict[bytes, int] = defaultdict(int)
@@ -87,7 +99,7 @@ class Server:
             socket.setsockopt(zmq.LINGER, CLOSE_LINGER_MS)
             socket.bind(address)
         self._poller = zmq.Poller()
-        for source in (self._router, self._feed, self._woken):
+        for source in (self._router, self._feed, self._woken, self._liveness.deaths.descriptor):
             self._poller.register(source, zmq.POLLIN)
 
     def recover(self) -> None:
@@ -128,6 +140,7 @@ class Server:
     def close(self) -> None:
         """Ends the commit thread and the sockets, waiting a bounded time for unsent replies."""
         self._committer.close()
+        self._liveness.deaths.close()
         self._router.close()
         self._feed.close()
         self._context.term()
@@ -162,6 +175,8 @@ class Server:
         events = dict(self._poller.poll(timeout_ms))
         if self._woken in events:
             os.read(self._woken, 4096)
+        if self._liveness.deaths.descriptor in events:
+            self._bury()
         while cast("int", self._feed.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
             subscription = self._feed.recv()
             (self._topics.add if subscription[:1] == b"\1" else self._topics.discard)(subscription[1:])
@@ -198,6 +213,8 @@ class Server:
                 raise Busy("the writer is stopping", retry_after_s=0.2)
             if isinstance(body, Attach):
                 self._judge(actor, now)
+            elif isinstance(body, CreateJob):
+                request = expiring(request, body, self._settings.expire_after_s)
             self._committer.post(actor, Envelope(request, client, request.id, expires_at or math.inf))
         except ActorStateError as error:
             self._refuse(client, request.id, error)
@@ -210,6 +227,15 @@ class Server:
             self._outgoing[client] += size_of(answer)
         if answer is not None:
             self._outbox[client].append(Reply(request.id, self._epoch, answer, *self._answers.order(request.body)))
+
+    def _bury(self) -> None:
+        """Processes have ended: their workers are judged at once."""
+        monotonic = time.monotonic()
+        for job in self._liveness.deaths.ended():
+            actor = self._residents.actors.get(job)
+            if actor is not None:
+                with contextlib.suppress(Busy):  # judged at the next tick
+                    self._judge(actor, monotonic)
 
     def _judge(self, actor: Actor, monotonic: float) -> None:
         for judged in self._liveness.findings(actor, monotonic):
@@ -224,10 +250,24 @@ class Server:
             if actor.document is not None and actor.document.workers and not actor.mailbox:
                 with contextlib.suppress(Busy):  # judged at the next tick
                     self._judge(actor, monotonic)
+        self._tidy(monotonic)
         self._residents.evict(monotonic)
         if self._committer.under_way is None:
             self._store.rest()
             self.on_tick(self._last_commit)
+
+    def _tidy(self, monotonic: float) -> None:
+        """No descriptor for a worker that has left; no job beyond its time, while nobody waits for the disk."""
+        for job in self._liveness.deaths.jobs:
+            actor = self._residents.actors.get(job)
+            if actor is None:
+                self._liveness.deaths.follow(job, {})
+            else:
+                self._liveness.watch(actor)
+        if self._committer.waiting or self._stop_by is not None:
+            return
+        for actor, expired in self._expiry.due(Now(datetime.now(UTC), monotonic)):
+            self._committer.post(actor, Envelope(expired))
 
     def probe(self) -> None:
         """Shows that the disk still takes a commit, for a watchdog when nothing else was committed."""
@@ -256,7 +296,9 @@ class Server:
             if isinstance(answer, ActorStateError):
                 self._refuse(envelope.reply_to, envelope.number, answer)
             elif envelope.reply_to:
-                told = actor.document
+                request, told = envelope.request, actor.document
+                if isinstance(request, Request) and isinstance(request.body, Attach):
+                    self._liveness.watch(actor)
                 plain = told is None or not (told.control or told.approvals or told.throttle)
                 order = NOTHING if plain else actor.order()
                 self._outbox[envelope.reply_to].append(Reply(envelope.number, self._epoch, answer, *order))

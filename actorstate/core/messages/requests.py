@@ -3,6 +3,7 @@
 from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
+from msgspec.structs import replace
 
 from actorstate.core.messages.document import Age, HealthRules, Intent, ItemOutcome, Speed
 
@@ -269,3 +270,10 @@ class Request(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=Tru
     boot: Annotated[str, Meta(max_length=128)] = ""
     expires_at: Annotated[float, Meta(ge=0)] = 0.0
     ttl_s: Seconds = 0.0
+
+
+def expiring(request: Request, body: CreateJob, after_s: float | None) -> Request:
+    """The request for a job that expires `after_s` its end, unless it says so itself. It is stored with the job."""
+    if after_s is None or body.expire_after_s is not None:
+        return request
+    return replace(request, body=replace(body, expire_after_s=after_s))
