@@ -212,8 +212,10 @@ def _retried(document: Document, body: RetryJob, at: datetime) -> Document:
 
 
 def _judged(document: Document, body: WorkerJudged, _at: datetime) -> Document:
-    worker = replace(document.workers[body.worker], health=body.health)
-    return replace(document, workers=document.workers | {body.worker: worker})
+    """Who was judged last stands last, so that the last to die can be named."""
+    workers = {name: worker for name, worker in document.workers.items() if name != body.worker}
+    workers[body.worker] = replace(document.workers[body.worker], health=body.health)
+    return replace(document, workers=workers)
 
 
 def _settled(document: Document, at: datetime) -> Document:
@@ -241,7 +243,7 @@ def _bereaved(document: Document, at: datetime) -> Document:
     if document.health_rules.on_dead == "fail" and document.status == "running":
         if len(dead) < len(document.workers):
             return document
-        name, last = max(dead.items(), key=lambda item: item[1].incarnation)
+        name, last = list(dead.items())[-1]
         reason = f"its last live worker is dead: {name} (process {last.pid} on {last.host})"
         return replace(move(document, "failed", at), reason=reason)
     living = {name: worker for name, worker in document.workers.items() if is_live(worker)}
