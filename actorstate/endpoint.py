@@ -5,6 +5,7 @@ DIR/.actorstate/epoch     the highest epoch ever, so that a lost database does n
 DIR/.actorstate/head      how far the commits had come (`store/sqlite/head.py`)
 DIR/.actorstate/endpoint  JSON: where to send requests, where to subscribe, which process, which boot;
                           gone when its writer ended in good order, left behind by one that was killed
+DIR/.actorstate/starting    whose turn it is to start a writer (`client/start.py`)
 DIR/.actorstate/writer.log  what a writer says that was started with --detach, or by a client
 """
 

@@ -1,10 +1,13 @@
 """Starting a directory's writer: the one place. Asked only when an attempt found nobody.
 
 A start is `python -m actorstate serve LOCATION --detach`, in a session of its own, awaited and reaped by a
-thread: callers wait for it no longer than they have time. Threads that ask at once share one start; of
-several clients that start at once the lock elects one writer, and the others' launchers say so and end.
+thread: callers wait for it no longer than they have time. Threads that ask at once share one start, and
+clients take turns by DIR/.actorstate/starting: 30 web workers after a reboot are one start, not 30. That
+only saves work; it is the writer's lock that elects one of those that start all the same.
 """
 
+import contextlib
+import fcntl
 import json
 import os
 import site
@@ -12,6 +15,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Generator
 from pathlib import Path
 from pwd import getpwuid
 from typing import cast
@@ -19,6 +23,7 @@ from typing import cast
 from actorstate.config import ClientSettings
 from actorstate.endpoint import lock_holder, private_folder
 from actorstate.errors import WriterRunning, WriterUnavailable
+from actorstate.store.files import make_private_folder
 
 SWITCH = "ACTORSTATE_AUTOSTART"
 """Set to 0 in the environment it forbids every start: for machines on which a supervisor owns the writer."""
@@ -26,6 +31,9 @@ REPEAT_AFTER_S = 0.2
 """A start that went well is not repeated sooner: the writer may be about to answer."""
 REPEAT_FAILED_AFTER_S = 5.0
 """A start that failed is not repeated sooner; until then callers get its error at once."""
+TURN_S, LOOK_EVERY_S = 5.0, 0.05
+"""How long another client's start is waited for before we start ourselves (it may be stopped), and how often
+we look whether it is over."""
 TAIL_LINES = 5
 _OF_OTHERS = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID")
 """A service manager's words to the client; the writer must not answer them in its place."""
@@ -51,7 +59,7 @@ class Starter:
         with self._lock:
             start = self._start
             if start is None or time.monotonic() >= start.repeat_at:
-                start = self._start = _Start(self._command())
+                start = self._start = _Start(self._command(), self._directory)
         if not start.over.wait(max(0.0, deadline - time.monotonic())):
             raise self._unavailable("a writer is being started, and did not serve in time", "try again")
         if start.failure:
@@ -84,8 +92,8 @@ class Starter:
 class _Start:
     """One start, under way in a thread. Once `over`, `failure` says why no writer came of it, if none did."""
 
-    def __init__(self, command: list[str]) -> None:
-        self._command = command
+    def __init__(self, command: list[str], directory: Path) -> None:
+        self._command, self._directory = command, directory
         self.over = threading.Event()
         self.repeat_at = float("inf")
         self.failure = self.hint = ""
@@ -93,7 +101,9 @@ class _Start:
 
     def _run(self) -> None:
         try:
-            self._judge(_output(self._command))
+            with _turn(private_folder(self._directory)) as waited:
+                if not waited or lock_holder(self._directory) is None:
+                    self._judge(_output(self._command))
         except OSError as error:
             self.failure = f"{error.filename or self._command[0]}: {error.strerror or error}"
         finally:
@@ -111,6 +121,24 @@ class _Start:
         error = cast("dict[str, str] | None", said.get("error"))
         if error is not None and error["code"] != WriterRunning.code:
             self.failure, self.hint = error["message"], error["hint"]
+
+
+@contextlib.contextmanager
+def _turn(folder: Path) -> Generator[bool]:
+    """Our turn to start, or none after TURN_S; whether it had to be waited for.
+
+    A POSIX lock: an flock would live on in a process that another thread forks meanwhile.
+    """
+    make_private_folder(folder)
+    until, waited = time.monotonic() + TURN_S, False
+    with (folder / "starting").open("a") as file:
+        while time.monotonic() < until:
+            with contextlib.suppress(BlockingIOError):
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            waited = True
+            time.sleep(LOOK_EVERY_S)
+        yield waited
 
 
 def _output(command: list[str]) -> str:

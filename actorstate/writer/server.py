@@ -54,6 +54,8 @@ MAX_REPLY_BYTES = 1024 * 1024
 """Documents for one client in one frame; further reads get `Busy`."""
 MAX_SUBSCRIPTION_BYTES = 1_024
 CLOSE_LINGER_MS = 500
+FIRST_REQUEST_S = 5.0
+"""Idleness begins with the first request, or this long after the start: who started it shall find it."""
 LOCK_LOST = "the lock file was deleted or moved; this writer may not be the only one any more"
 
 
@@ -75,7 +77,7 @@ class Server:
         self._sequence = 0
         self._stop_by: float | None = None
         self._next_tick = 0.0
-        self._needed_at = time.monotonic()
+        self._needed_at = time.monotonic() + max(0.0, FIRST_REQUEST_S - settings.idle_exit_s)
         self._idle_exit_s = settings.idle_exit_s or math.inf
         self._topics: set[bytes] = set()
         self._last_commit = 0.0

@@ -18,6 +18,7 @@ from actorstate.endpoint import (
     private_folder,
     read_endpoint,
     socket_addresses,
+    withdraw_endpoint,
     write_endpoint,
 )
 from actorstate.store.contract import JobCommit, Store
@@ -47,19 +48,19 @@ class WriterThread:
         self.directory, self._settings, self._make_store = directory, settings, store
         self._ready = threading.Event()
         self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._work, name="writer", daemon=True)
+        self.thread = threading.Thread(target=self._work, name="writer", daemon=True)
         self.server: Server | None = None
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        self.thread.start()
         assert self._ready.wait(PATIENCE_S)
         self._raise()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, _value: object, _trace: TracebackType | None) -> None:
         self.stop()
-        self._thread.join(PATIENCE_S)
-        assert not self._thread.is_alive(), "the writer's loop did not end"
+        self.thread.join(PATIENCE_S)
+        assert not self.thread.is_alive(), "the writer's loop did not end"
         if kind is None:
             self._raise()
 
@@ -71,7 +72,7 @@ class WriterThread:
     def stop(self) -> None:
         """What SIGTERM does; fine more than once, and on one that has ended."""
         server, self.server = self.server, None
-        if server is not None and self._thread.is_alive():
+        if server is not None and self.thread.is_alive():
             with contextlib.suppress(OSError):  # it ended by itself just now
                 server.stop()
 
@@ -103,13 +104,15 @@ class WriterThread:
         epoch = next_epoch(self.directory, store)
         server = Server(store, epoch, self._settings, lock.descriptor)
         requests, changes = socket_addresses(self.directory)
+        endpoint = Endpoint(requests, changes, os.getpid(), boot_id(), epoch)
         server.bind(requests, changes)
         try:
             server.recover()
-            write_endpoint(self.directory, Endpoint(requests, changes, os.getpid(), boot_id(), epoch))
+            write_endpoint(self.directory, endpoint)
             self.server = server
             self._ready.set()
             server.run()
+            withdraw_endpoint(self.directory, endpoint)
         finally:
             server.close()
 
