@@ -7,7 +7,7 @@ import msgspec
 from msgspec.structs import replace
 
 from actorstate.core.messages.document import Document, Item, JobState
-from actorstate.core.messages.replies import Change, JobChanged, Keyframe, Reply
+from actorstate.core.messages.replies import Change, JobsChanged, Keyframe, Reply
 from actorstate.core.messages.requests import Request
 from actorstate.errors import BadMessage, CorruptJob
 
@@ -23,7 +23,7 @@ _state_decoder = msgspec.msgpack.Decoder(JobState)
 _item_decoder = msgspec.msgpack.Decoder(Item)
 _change_decoder = msgspec.msgpack.Decoder(Change)
 _keyframe_decoder = msgspec.msgpack.Decoder(Keyframe)
-_job_changed_decoder = msgspec.msgpack.Decoder(JobChanged)
+_jobs_changed_decoder = msgspec.msgpack.Decoder(JobsChanged)
 
 _UNDECODABLE = (msgspec.DecodeError, ValueError, OverflowError, RecursionError, TypeError)
 """What hostile bytes raise: msgspec's ValidationError and DecodeError, and what neither covers."""
@@ -61,9 +61,9 @@ def decode_state(packed: bytes | msgspec.Raw, last_beat_s: dict[str, float] | No
     return replace(state, last_beat_s=last_beat_s) if last_beat_s else state
 
 
-def decode_job_changed(frame: bytes) -> JobChanged:
+def decode_jobs_changed(frame: bytes) -> JobsChanged:
     """Raises BadMessage."""
-    return _decode(_job_changed_decoder, frame)
+    return _decode(_jobs_changed_decoder, frame)
 
 
 def decode_change(stored: bytes) -> Change:

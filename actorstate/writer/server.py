@@ -24,7 +24,7 @@ from actorstate.config import WriterSettings
 from actorstate.core import codec
 from actorstate.core.actor import Actor, Envelope
 from actorstate.core.messages.document import NOTHING
-from actorstate.core.messages.replies import Found, ItemsListed, JobChanged, Listed, Reply, size_of
+from actorstate.core.messages.replies import Found, ItemsListed, JobsChanged, Listed, Reply, size_of
 from actorstate.core.messages.requests import (
     Ask,
     Attach,
@@ -53,6 +53,8 @@ SEND_HWM = 32
 MAX_REPLY_BYTES = 1024 * 1024
 """Documents for one client in one frame; further reads get `Busy`."""
 MAX_SUBSCRIPTION_BYTES = 1_024
+FEED_HWM = 1_000
+"""Commits that a subscriber may be behind; further ones are dropped for it, and it sees the gap in the sequence."""
 CLOSE_LINGER_MS = 500
 FIRST_REQUEST_S = 5.0
 """Idleness begins with the first request, or this long after the start: who started it shall find it."""
@@ -75,6 +77,8 @@ class Server:
         self._outbox: dict[bytes, list[Reply]] = defaultdict(list)
         self._outgoing: dict[bytes, int] = defaultdict(int)
         self._sequence = 0
+        self._news: dict[str, int] = {}
+        self._beat_due = False
         self._stop_by: float | None = None
         self._next_tick = 0.0
         self._needed_at = time.monotonic() + max(0.0, FIRST_REQUEST_S - settings.idle_exit_s)
@@ -97,6 +101,8 @@ class Server:
         self._router.setsockopt(zmq.MAXMSGSIZE, self._settings.max_frame_bytes)
         self._feed = self._context.socket(zmq.XPUB)
         self._feed.setsockopt(zmq.MAXMSGSIZE, MAX_SUBSCRIPTION_BYTES)
+        self._feed.setsockopt(zmq.SNDHWM, FEED_HWM)
+        self._feed.setsockopt(zmq.XPUB_VERBOSE, 1)  # each subscription is told, not only the first to a topic
         for socket, address in ((self._router, requests), (self._feed, changes)):
             socket.setsockopt(zmq.LINGER, CLOSE_LINGER_MS)
             socket.bind(address)
@@ -135,6 +141,8 @@ class Server:
             if self._answers.waiters:
                 self._answer_waiters()
             self._send()
+            if self._news or self._beat_due:
+                self._publish()
             if time.monotonic() >= self._needed_at + self._idle_exit_s:
                 self._stop_unless_needed()
         return self._committer.under_way is None and not self._committer.waiting
@@ -182,6 +190,7 @@ class Server:
         while cast("int", self._feed.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
             subscription = self._feed.recv()
             (self._topics.add if subscription[:1] == b"\1" else self._topics.discard)(subscription[1:])
+            self._beat_due = bool(self._topics)
 
     def _receive(self) -> None:
         for _ in range(self._settings.max_drain):
@@ -247,6 +256,7 @@ class Server:
         if Path(f"/proc/self/fd/{self._lock}").readlink() != self._lock_name:
             raise EpochFenced(LOCK_LOST)
         monotonic = time.monotonic()
+        self._beat_due = bool(self._topics)
         self._next_tick = monotonic + TICK_S
         for actor in self._residents.actors.values():
             if actor.document is not None and actor.document.workers and not actor.mailbox:
@@ -306,15 +316,21 @@ class Server:
                 self._outbox[envelope.reply_to].append(Reply(envelope.number, self._epoch, answer, *order))
         for actor in batch.actors if batch.error is None else ():
             actor.used_at = self._last_commit
-            self._sequence += 1
-            self._feed.send(actor.job.encode() + b"\0", zmq.SNDMORE)
-            self._feed.send(codec.encode(JobChanged(self._epoch, self._sequence, actor.job, actor.revision)))
+            self._news[actor.job] = actor.revision
             if actor.job in self._answers.waiters:
                 self._answers.changed(actor.job)
 
     def _answer_waiters(self) -> None:
         for waiter, answer in self._answers.due(time.monotonic()):
             self._outbox[waiter.client].append(Reply(waiter.id, self._epoch, answer))
+
+    def _publish(self) -> None:
+        """One message a commit, or a beat: to a new subscriber it shows that nothing after it will be missed."""
+        if self._news:
+            self._sequence += 1
+        if self._topics:
+            self._feed.send(codec.encode(JobsChanged(self._epoch, self._sequence, self._news)))
+        self._news, self._beat_due = {}, False
 
     def _refuse(self, client: bytes, number: int, error: ActorStateError) -> None:
         if not client:

@@ -16,8 +16,8 @@ from actorstate.core.messages.replies import (
     Answer,
     Change,
     ChangeBody,
-    JobChanged,
     JobExpired,
+    JobsChanged,
     Keyframe,
     Reply,
     WorkerJudged,
@@ -57,7 +57,7 @@ MESSAGES: dict[str, tuple[st.SearchStrategy[Any], Decode]] = {
         for body in CHANGES
     },
     "any change": (messages(Change), codec.decode_change),
-    "fact": (messages(JobChanged), codec.decode_job_changed),
+    "fact": (messages(JobsChanged), codec.decode_jobs_changed),
     "document": (documents(), codec.decode_document),
     "keyframe": (messages(Keyframe), codec.decode_keyframe),
 }
@@ -285,7 +285,7 @@ def test_a_writer_s_own_finding_is_accepted_from_outside() -> None:
     refused(body=msgspec.to_builtins(WorkerJudged(JOB, "w", 1, "dead")))
 
 
-@pytest.mark.parametrize("decode", [codec.decode_replies, codec.decode_document, codec.decode_job_changed])
+@pytest.mark.parametrize("decode", [codec.decode_replies, codec.decode_document, codec.decode_jobs_changed])
 def test_a_client_takes_a_request_for_an_answer(decode: Decode) -> None:
     with pytest.raises(BadMessage):
         decode(framed())

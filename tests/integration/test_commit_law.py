@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from actorstate.config import WriterSettings
 from actorstate.core import codec
-from actorstate.core.messages.replies import Applied, Beaten, JobChanged, Listed, NotModified
+from actorstate.core.messages.replies import Applied, Beaten, JobsChanged, Listed, NotModified
 from actorstate.core.messages.requests import CreateJob, FinishJob, Get, Heartbeat, ListJobs, Report, Request
 from actorstate.endpoint import Endpoint, boot_id
 from actorstate.errors import DiskFull
@@ -22,31 +22,36 @@ IN_LOOP = WriterSettings(beside_above_s=10.0)
 
 
 @contextmanager
-def subscribed(endpoint: Endpoint, wire: Wire) -> Generator["zmq.Socket[bytes]"]:
-    """The change feed, once it is known to arrive: jobs named `feed-N` are created until it does."""
+def subscribed(endpoint: Endpoint) -> Generator["zmq.Socket[bytes]"]:
+    """The change feed, once its first beat has shown that it arrives."""
     context = zmq.Context()
     feed: zmq.Socket[bytes] = context.socket(zmq.SUB)
     feed.setsockopt(zmq.SUBSCRIBE, b"")
     feed.connect(endpoint.changes)
     try:
-        for number in range(100):
-            applied_in(wire.ask(Producer().change(CreateJob(f"feed-{number}"))))
-            if feed.poll(50):
-                break
-        while feed.poll(50):
-            feed.recv_multipart()
+        assert feed.poll(60_000)
+        assert not codec.decode_jobs_changed(feed.recv()).jobs
         yield feed
     finally:
         context.destroy(linger=0)
 
 
-def next_change(feed: "zmq.Socket[bytes]") -> JobChanged:
-    """The next fact on the change feed."""
-    assert feed.poll(60_000)
-    topic, packed = feed.recv_multipart()
-    changed = codec.decode_job_changed(packed)
-    assert topic == changed.job.encode() + b"\0"
-    return changed
+def next_change(feed: "zmq.Socket[bytes]", within_ms: int = 60_000) -> JobsChanged | None:
+    """The next fact on the change feed, beats left out; None when there is none in time."""
+    until = time.monotonic() + within_ms / 1000
+    while feed.poll(max(0, int((until - time.monotonic()) * 1000))):
+        changed = codec.decode_jobs_changed(feed.recv())
+        if changed.jobs:
+            return changed
+    return None
+
+
+def change_of(feed: "zmq.Socket[bytes]", job: str) -> int:
+    """The revision that the feed tells next of this job."""
+    while (changed := next_change(feed)) is not None:
+        if job in changed.jobs:
+            return changed.jobs[job]
+    pytest.fail(f"the feed says nothing of {job}")
 
 
 @pytest.mark.parametrize("event", ["commit.started", "store.written", COMMITTED])
@@ -55,10 +60,10 @@ def test_a_change_is_invisible_until_it_is_committed_and_confirmed(event: str, t
         WriterThread(tmp_path, store=Announced) as writer,
         Wire(writer.endpoint) as worker,
         Wire(writer.endpoint) as reader,
-        subscribed(writer.endpoint, worker) as feed,
+        subscribed(writer.endpoint) as feed,
     ):
         report = join(worker, "job")
-        while next_change(feed).revision < 2:
+        while change_of(feed, "job") < 2:
             pass
         before = reader.document("job")
         with held(event) as gate:
@@ -67,9 +72,9 @@ def test_a_change_is_invisible_until_it_is_committed_and_confirmed(event: str, t
             gate.wait_reached()
             reader.send(read(7, Get("job", newer_than=before.revision, wait_s=30.0)))
             look_at_the_old_state(reader, report, before.revision)
-            assert (worker.hear(0.05), reader.hear(0.05), feed.poll(50)) == ([], [], 0)
+            assert (worker.hear(0.05), reader.hear(0.05), next_change(feed, 50)) == ([], [], None)
         assert applied_in(worker.wait(request.id).answer).revision == before.revision + 1
-        assert next_change(feed).revision == before.revision + 1
+        assert change_of(feed, "job") == before.revision + 1
         assert document_in(reader.wait(7).answer).progress.processed == 1
 
 
@@ -92,17 +97,39 @@ def test_the_change_feed_has_every_commit_in_order_and_what_it_tells_can_be_read
     with (
         WriterThread(tmp_path, settings) as writer,
         Wire(writer.endpoint) as wire,
-        subscribed(writer.endpoint, wire) as feed,
+        subscribed(writer.endpoint) as feed,
     ):
         reports = [join(wire, f"job-{number}") for number in range(3)]
         wire.send(*Producer().changes(reports * 50))
-        seen = [next_change(feed)]
-        while {one.job: one.revision for one in seen} != {"job-0": 52, "job-1": 52, "job-2": 52}:
+        seen, sequence = dict[str, int](), 0
+        while seen != {"job-0": 52, "job-1": 52, "job-2": 52}:
             changed = next_change(feed)
-            assert changed.sequence == seen[-1].sequence + 1
-            assert changed.revision > max((one.revision for one in seen if one.job == changed.job), default=0)
-            assert wire.document(changed.job).revision >= changed.revision
-            seen.append(changed)
+            assert changed is not None
+            assert changed.sequence == sequence + 1
+            sequence = changed.sequence
+            for job, revision in changed.jobs.items():
+                assert revision > seen.get(job, 0)
+                assert wire.document(job).revision >= revision
+                seen[job] = revision
+
+
+def test_a_loss_at_the_end_of_a_burst_is_never_seen(tmp_path: Path) -> None:
+    with WriterThread(tmp_path) as writer, Wire(writer.endpoint) as wire, subscribed(writer.endpoint) as feed:
+        join(wire, "job")
+        while change_of(feed, "job") < 2:
+            pass
+        assert feed.poll(60_000)
+        beat = codec.decode_jobs_changed(feed.recv())
+        assert (beat.sequence, beat.jobs) == (2, {})
+
+
+def test_a_feed_without_subscribers_loses_count(tmp_path: Path) -> None:
+    with WriterThread(tmp_path) as writer, Wire(writer.endpoint) as wire:
+        report = join(wire, "job")
+        with subscribed(writer.endpoint) as feed:
+            wire.ask(Producer().change(report))
+            changed = next_change(feed)
+    assert changed == JobsChanged(changed.epoch, 3, {"job": 3})
 
 
 def test_what_arrives_during_a_commit_shares_the_next_one(tmp_path: Path) -> None:

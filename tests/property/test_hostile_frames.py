@@ -24,7 +24,7 @@ from actorstate.core.messages.replies import (
     Applied,
     Beaten,
     Found,
-    JobChanged,
+    JobsChanged,
     Listed,
     NotModified,
     Refused,
@@ -122,7 +122,7 @@ def _streams() -> dict[str, tuple[Decode, list[bytes], type[ActorStateError]]]:
     return {
         "requests": (codec.decode_request, REQUESTS, BadMessage),
         "replies": (codec.decode_replies, [*replies, many], BadMessage),
-        "facts": (codec.decode_job_changed, [codec.encode(JobChanged(EPOCH, 5, JOB, 9))], BadMessage),
+        "facts": (codec.decode_jobs_changed, [codec.encode(JobsChanged(EPOCH, 5, {JOB: 9}))], BadMessage),
         "documents": (codec.decode_document, [document], BadMessage),
         "changes": (codec.decode_change, list(begun("w", "v").shelf.changes) + job.shelf.changes, CorruptJob),
         "keyframes": (codec.decode_keyframe, [job.shelf.keyframe], CorruptJob),

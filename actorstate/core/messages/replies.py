@@ -119,13 +119,16 @@ class Reply(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True)
     rows_per_s: float | None = None
 
 
-class JobChanged(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """On the change feed, after the commit: `job` is now at `revision`. A gap in `sequence` is a loss."""
+class JobsChanged(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """On the change feed, after a commit: these jobs are now at these revisions. A gap in `sequence` is a loss.
+
+    Without jobs it is a beat: `sequence` is that of the last commit, so that its loss is seen as well. One
+    comes each second while somebody subscribes, and for each new subscriber.
+    """
 
     epoch: int
     sequence: int
-    job: str
-    revision: int
+    jobs: dict[str, int] = {}
 
 
 class WorkerJudged(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, tag=True):
