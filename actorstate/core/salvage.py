@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from actorstate.core import codec
 from actorstate.core.actor import recorded
 from actorstate.core.evolve import evolve
-from actorstate.core.messages.document import Recovered
+from actorstate.core.messages.document import Document, Recovered
 from actorstate.core.messages.replies import Change, Keyframe
 from actorstate.core.rate import without_eta
 from actorstate.errors import ActorStateError, CorruptJob
@@ -91,3 +91,16 @@ def _following(revision: int, changes: Mapping[int, bytes]) -> Iterator[Change]:
             yield codec.decode_change(packed)
         except CorruptJob:
             return
+
+
+def edited(before: Keyframe, base: Document, found: Document, *, revision: int, original: bytes) -> Keyframe:
+    """The state `before` with what somebody else's edit says: where `found` differs from `base`, which is the same
+    reading of the unedited state.
+    """
+    if before.document is None:
+        return replace(before, document=replace(found, revision=revision), revision=revision, original=original)
+    changes = {
+        name: getattr(found, name) for name in Document.__struct_fields__ if getattr(found, name) != getattr(base, name)
+    }
+    document = replace(before.document, **changes)
+    return replace(before, document=replace(document, revision=revision), revision=revision, original=original)

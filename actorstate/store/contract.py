@@ -272,7 +272,7 @@ class MemoryStore:
 
     def list_jobs(self, query: JobQuery) -> list[str]:
         """See Store."""
-        ids = sorted(job for job in self._rows if _matches(self._rows[job], query))
+        ids = sorted(job for job, row in self._rows.items() if not row.deleted and matches(row.index, query))
         if query.newest:
             ids.sort(key=self._age, reverse=True)
             last = self._age(query.after) if query.after in self._rows else (0.0, "")
@@ -315,10 +315,10 @@ class MemoryStore:
         row.deleted = part.deleted or (row.deleted and part.index is None)
 
 
-def _matches(row: _Row, query: JobQuery) -> bool:
-    index = row.index
+def matches(index: IndexRow, query: JobQuery) -> bool:
+    """Whether a job with this index row is asked for."""
     wanted = (query.kind, query.status, query.health, query.unique_key)
-    if row.deleted or not _fits(wanted, (index.kind, index.status, index.health, index.unique_key)):
+    if not _fits(wanted, (index.kind, index.status, index.health, index.unique_key)):
         return False
     late = query.expired_at
     expired = late is None or (index.expires_at is not None and index.expires_at <= late)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from actorstate.core.actor import Actor, Staged
 from actorstate.store.contract import IndexRow, JobCommit, JobQuery, MemoryStore, Store, StoredChange
+from actorstate.store.jsonfiles import JsonStore
 from actorstate.store.sqlite import SqliteStore
 from tests.support.core import Rehearsal
 
@@ -14,6 +15,7 @@ MakeStore = Callable[[Path], Store]
 STORES: dict[str, MakeStore] = {
     "memory": lambda _folder: MemoryStore(),
     "sqlite": lambda folder: SqliteStore(folder / "jobs.sqlite"),
+    "json": JsonStore,
 }
 DURABLE = {name: make for name, make in STORES.items() if name != "memory"}
 """Those that outlive the object."""

@@ -1,0 +1,81 @@
+"""Which writer may rename: `.actorstate/store` names the kind of store, its format and the epoch.
+
+Between its check of the epoch and its last rename a commit holds a lock on `.actorstate/fence`, which a new
+epoch needs too: an older writer that wakes up finds the new epoch before it renames anything.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import time
+from collections.abc import Generator
+from pathlib import Path
+
+from actorstate.errors import EpochFenced, StoreFailed, StoreTooNew
+from actorstate.store.files import make_private_folder, write_durably
+from actorstate.store.jsonfiles.text import FORMAT
+
+PRIVATE = ".actorstate"
+MARK = "store"
+WAIT_S = 5.0
+"""How long a start waits for an older writer's commit to end; after it: StoreFailed."""
+LOOK_AGAIN_S = 0.01
+
+
+class Fence:
+    """The epoch of one directory of JSON files."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory, self._private = directory, directory / PRIVATE
+
+    def epoch(self) -> int:
+        """The epoch in the mark; 0 and a new mark where there is none. Raises StoreTooNew, StoreFailed, OSError."""
+        path = self._private / MARK
+        if not path.exists():
+            self.write(0)
+            return 0
+        try:
+            mark = json.loads(path.read_bytes())
+            made, epoch = int(mark["format"]), int(mark["epoch"])
+        except (ValueError, KeyError, TypeError) as error:
+            hint = f"keep a copy of the directory; if nothing else is wrong: rm {path}"
+            raise StoreFailed(f"{path} is damaged ({error!r})", hint=hint) from error
+        if made > FORMAT:
+            raise StoreTooNew(f"{self._directory} has JSON files of format {made}, this release knows {FORMAT}")
+        return epoch
+
+    def write(self, epoch: int) -> None:
+        """Makes the epoch durable. Raises OSError."""
+        make_private_folder(self._private)
+        mark = {"store": "json", "format": FORMAT, "epoch": epoch}
+        write_durably(self._private / MARK, json.dumps(mark).encode() + b"\n")
+
+    @contextlib.contextmanager
+    def held(self, wait_s: float = WAIT_S) -> Generator[None]:
+        """The right to rename, or to raise the epoch. Raises EpochFenced (without a wait), StoreFailed."""
+        make_private_folder(self._private)
+        descriptor = os.open(self._private / "fence", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            self._acquire(descriptor, wait_s)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def _acquire(self, descriptor: int, wait_s: float) -> None:
+        until = time.monotonic() + wait_s
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() >= until:
+                    raise self._busy(wait_s) from None
+                time.sleep(LOOK_AGAIN_S)
+            else:
+                return
+
+    def _busy(self, wait_s: float) -> EpochFenced | StoreFailed:
+        if not wait_s:
+            return EpochFenced(f"another writer is taking {self._directory} over")
+        hint = f"find it and end it: fuser -v {self._private / 'fence'}"
+        return StoreFailed(f"another process is in the middle of a commit to {self._directory}", hint=hint)
