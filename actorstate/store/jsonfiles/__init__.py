@@ -18,19 +18,32 @@ import threading
 import time
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from actorstate import telemetry
-from actorstate.errors import CorruptJob, EpochFenced, ForeignEdit
-from actorstate.store.contract import IndexRow, JobCommit, JobQuery, StoredChange, StoredJob, matches
+from actorstate.errors import CorruptJob, DiskFull, EpochFenced, ForeignEdit
+from actorstate.store.contract import (
+    IndexRow,
+    ItemQuery,
+    JobCommit,
+    JobQuery,
+    StoredChange,
+    StoredItem,
+    StoredJob,
+    matches,
+)
 from actorstate.store.files import sync_folder
 from actorstate.store.jsonfiles.fence import Fence
-from actorstate.store.jsonfiles.past import Past, change_lines, frame_line, past_in
-from actorstate.store.jsonfiles.places import Places, Print, content_of, keep_aside, print_of, typed
+from actorstate.store.jsonfiles.ledger import Ledger, item_lines, ledger_in
+from actorstate.store.jsonfiles.past import Past, change_lines, frame_line, past_in, past_lines
+from actorstate.store.jsonfiles.places import Places, Print, content_of, keep_aside, print_of, replace_durably, typed
 from actorstate.store.jsonfiles.recovery import RETRYING, read_job, recover_job
 from actorstate.store.jsonfiles.text import Held, held_in, last_words, parsed, text_of
 from actorstate.store.jsonfiles.writing import Write, publish, stage_all
 
+MAX_LEDGERS = 16
+"""Item ledgers in memory; the one used longest ago leaves first, and is read again when it is needed."""
 RETRY_MS = (50, 100, 200, 400, 800)
 """A file that cannot be parsed may be half-written by the older tool: it gets so many further looks."""
 UNKNOWN_BYTES = 2**62
@@ -59,6 +72,7 @@ class JsonStore:
         self._fence = Fence(directory)
         self._entries: dict[str, _Entry] = {}
         self._ids: list[str] = []
+        self._ledgers: dict[str, Ledger] = {}
         self._lock = threading.RLock()
         self.sync_s = 0.0
 
@@ -95,8 +109,7 @@ class JsonStore:
     def commit(self, epoch: int, batch: Sequence[JobCommit]) -> None:
         """See Store; of several jobs each becomes durable by itself."""
         with self._typed(), self._lock, self._fence.held(wait_s=0.0):
-            if self._fence.epoch() != epoch:
-                raise EpochFenced(f"another writer has taken {self._directory} over from epoch {epoch}")
+            self._check(epoch)
             started = time.perf_counter()
             if batch:
                 writes = [self._write_of(part) for part in batch]
@@ -121,13 +134,40 @@ class JsonStore:
     def changes(self, job: str, after_revision: int, limit: int) -> list[StoredChange]:
         """See Store."""
         past, revision = self._past(job)
-        found = sorted(past.changes.values(), key=lambda change: change.revision)
-        page = [change for change in found if after_revision < change.revision <= revision]
+        page = [change for change in past.in_order() if after_revision < change.revision <= revision]
         return page if limit < 0 else page[:limit]
+
+    def keyframe_at(self, job: str, revision: int) -> StoredChange | None:
+        """See Store."""
+        past, _ = self._past(job, with_newest=True)
+        found = [frame for frame in past.frames if frame <= revision]
+        return StoredChange(max(found), past.frames[max(found)].body) if found else None
+
+    def oldest(self, job: str) -> int:
+        """See Store."""
+        return min(self._past(job)[0].changes, default=0)
+
+    def revision_at(self, job: str, at: datetime) -> int:
+        """See Store."""
+        past, revision = self._past(job)
+        return max((found for found, made in past.changes.items() if made.at <= at and found <= revision), default=0)
+
+    def prune(self, epoch: int, job: str, keep_from: int, before: datetime) -> bool:
+        """See Store. A past that is damaged is kept whole."""
+        with self._typed(), self._lock, self._fence.held(wait_s=0.0):
+            self._check(epoch)
+            past, _ = self._past(job, with_newest=True)
+            kept = past.after_stretch(keep_from, before)
+            if kept is None:
+                return False
+            replace_durably(self._places.past(job), past_lines(job, kept))
+        return True
 
     def list_jobs(self, query: JobQuery) -> list[str]:
         """See Store."""
         with self._lock:
+            if query.newest:
+                return self._newest(query)
             ids, found = self._ids, list[str]()
             for job in ids[bisect.bisect_right(ids, query.after) :]:
                 if len(found) == query.limit:
@@ -137,21 +177,65 @@ class JsonStore:
                     found.append(job)
         return found
 
+    def find_items(self, job: str, keys: Sequence[str]) -> dict[str, bytes]:
+        """See Store."""
+        with self._typed(), self._lock:
+            return self._ledger(job).find(job, keys)
+
+    def list_items(self, job: str, query: ItemQuery) -> list[StoredItem]:
+        """See Store."""
+        with self._typed(), self._lock:
+            return self._ledger(job).page(query)
+
     def rest(self) -> None:
-        """Nothing was put off."""
+        """Writes ledgers anew that consist mostly of what is outdated. A full disk only puts it off."""
+        with contextlib.suppress(DiskFull), self._typed(), self._lock:
+            for job, ledger in self._ledgers.items():
+                if ledger.outgrown:
+                    lines = item_lines(job, self._entries[job].revision, ledger.items.values())
+                    replace_durably(self._places.ledger(job), lines)
+                    ledger.lines = len(ledger.items)
 
     def close(self) -> None:
         """See Store."""
 
-    def _past(self, job: str) -> tuple[Past, int]:
+    def _past(self, job: str, *, with_newest: bool = False) -> tuple[Past, int]:
         with self._typed(), self._lock:
             entry = self._entries.get(job)
             if entry is None or entry.deleted:
                 return Past(), 0
             past = past_in(job, self._places.past(job))
+            newest = self._held(job, entry).keyframe if with_newest else None
         if past.damaged:
             raise CorruptJob(f"job {job!r}: {past.damaged[0]}", job=job)
+        if newest is not None:
+            past.frames[newest.revision] = newest
         return past, entry.revision
+
+    def _newest(self, query: JobQuery) -> list[str]:
+        ages = {job: (entry.index.created_at, job) for job, entry in self._entries.items()}
+        last = ages.get(query.after, (0.0, ""))
+        fits = [
+            job
+            for job, entry in self._entries.items()
+            if not entry.deleted and matches(entry.index, query) and (not query.after or ages[job] < last)
+        ]
+        return sorted(fits, key=ages.__getitem__, reverse=True)[: query.limit]
+
+    def _ledger(self, job: str) -> Ledger:
+        """The job's ledger, read if need be; the one that was used longest ago leaves memory."""
+        entry = self._entries.get(job)
+        if entry is None or entry.deleted:
+            return Ledger()
+        ledger = self._ledgers.pop(job, None) or ledger_in(job, self._places.ledger(job))
+        self._ledgers[job] = ledger
+        if len(self._ledgers) > MAX_LEDGERS:
+            del self._ledgers[next(iter(self._ledgers))]
+        return ledger
+
+    def _check(self, epoch: int) -> None:
+        if self._fence.epoch() != epoch:
+            raise EpochFenced(f"another writer has taken {self._directory} over from epoch {epoch}")
 
     def _open_job(self, job: str) -> CorruptJob | None:
         """Takes a job up; returns what is wrong with a file that cannot be parsed (yet)."""
@@ -218,28 +302,36 @@ class JsonStore:
         job, entry = part.job, self._entries.get(part.job)
         index = part.index or (entry.index if entry is not None else IndexRow("", "", ""))
         frame = None if part.keyframe is None else StoredChange(part.revision, part.keyframe)
-        past = self._places.past(job)
         if part.deleted:
-            held = Held(job, part.revision, IndexRow("", "deleted", ""), frame, deleted=True)
-            return Write(held, {self._places.tombstone(job): text_of(held)}, past, b"", UNKNOWN_BYTES)
+            held = Held(job, part.revision, index, frame, deleted=True)
+            return Write(held, {self._places.tombstone(job): text_of(held)}, {}, UNKNOWN_BYTES)
+        lines, before = change_lines(job, part.changes), None
+        if entry is not None and (frame is None or entry.deleted):
+            before = self._held(job, entry)
+        if entry is not None and entry.deleted and before is not None and before.keyframe is not None:
+            lines = frame_line(job, before.keyframe) + lines
         if frame is not None:
             held = Held(job, part.revision, index, frame)
         else:
-            before = self._held(job, entry) if entry is not None else Held(job, 0, index)
-            held = Held(job, part.revision, index, before.keyframe, (*before.since, *part.changes))
-        lines = change_lines(job, part.changes)
+            since = (*(before.since if before else ()), *part.changes)
+            held = Held(job, part.revision, index, before.keyframe if before else None, since)
         unframed = (entry.unframed if entry is not None else UNKNOWN_BYTES) + sum(len(c.body) for c in part.changes)
         if frame is not None and unframed >= len(frame.body):
             lines, unframed = lines + frame_line(job, frame), 0
-        content = text_of(held)
+        content, appends = text_of(held), {self._places.past(job): lines}
+        if part.items:
+            appends[self._places.ledger(job)] = item_lines(job, part.revision, part.items)
         contents = {self._places.main(job): content, self._places.second(job): content}
-        again = entry is not None and entry.deleted
-        return Write(held, contents, past, lines, unframed, again)
+        return Write(held, contents, appends, unframed, entry is not None and entry.deleted, part.items)
 
     def _confirm(self, write: Write) -> None:
         held = write.held
         if held.job not in self._entries:
             bisect.insort(self._ids, held.job)
+        if held.deleted:
+            self._ledgers.pop(held.job, None)
+        elif held.job in self._ledgers:
+            self._ledgers[held.job].add(write.items)
         seen = print_of(self._places.main(held.job))
         self._entries[held.job] = _Entry(held.index, held.revision, held.deleted, seen, write.unframed)
 

@@ -7,10 +7,11 @@ original, which goes with the job from then on (`Keyframe.original`) and into it
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
-from actorstate.core.evolve import MAX_CATEGORIES, MAX_ERRORS
+from actorstate.core.evolve import MAX_CATEGORIES
 from actorstate.core.job import MAX_NAMES, MAX_PACKED_BYTES
 from actorstate.core.messages.document import TERMINAL, Checkpoint, Document, Progress, Rate, RowError, Step
 from actorstate.core.messages.payload import pack
+from actorstate.core.reports import MAX_ERRORS
 from actorstate.errors import BadRequest
 from actorstate.store.jsonfiles.words import (
     STATUS_OF,

@@ -5,14 +5,16 @@ Each line has its own digest. What stands there beyond the revision of the job's
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import cast
 
 from actorstate.core import codec
 from actorstate.errors import CorruptJob
-from actorstate.store.contract import StoredChange
+from actorstate.store.contract import UNDATED, StoredChange
+from actorstate.store.jsonfiles.places import replace_durably
 from actorstate.store.jsonfiles.text import body_of, plain_of
 from actorstate.store.jsonfiles.words import Plain, plain_object
 
@@ -32,6 +34,24 @@ class Past:
     def highest(self) -> int:
         """The highest revision in it, 0 if it is empty."""
         return max([*self.changes, *self.frames], default=0)
+
+    def in_order(self) -> list[StoredChange]:
+        """The changes by revision."""
+        return [self.changes[revision] for revision in sorted(self.changes)]
+
+    def after_stretch(self, keep_from: int, before: datetime) -> "Past | None":
+        """What is kept when the oldest stretch is forgotten; None where it must stay (see `Store.prune`)."""
+        oldest = min(self.changes, default=0)
+        later = sorted(revision for revision in self.frames if revision > oldest)
+        if not oldest or len(later) < 2:  # noqa: PLR2004 - the next one, and the newest
+            return None
+        begin = later[0]
+        if begin > keep_from and any(
+            change.at >= before for change in self.changes.values() if change.revision < begin
+        ):
+            return None
+        changes = {revision: change for revision, change in self.changes.items() if revision >= begin}
+        return Past(changes, {revision: self.frames[revision] for revision in later})
 
 
 def past_in(job: str, path: Path) -> Past:
@@ -59,11 +79,11 @@ def frame_line(job: str, frame: StoredChange) -> bytes:
     return _line(job, "keyframe", frame)
 
 
-def lines_of(job: str, past: Past) -> bytes:
+def past_lines(job: str, past: Past) -> bytes:
     """All of a past, in order: at one revision the change stands before the keyframe."""
-    order = sorted([(change.revision, 0, change) for change in past.changes.values()], key=_place)
-    order = sorted([*order, *((frame.revision, 1, frame) for frame in past.frames.values())], key=_place)
-    return b"".join(_line(job, "keyframe" if kind else "change", stored) for _, kind, stored in order)
+    changes = [(change.revision, "change", change) for change in past.changes.values()]
+    frames = [(frame.revision, "keyframe", frame) for frame in past.frames.values()]
+    return b"".join(_line(job, kind, each) for _, kind, each in sorted(changes + frames, key=lambda line: line[:2]))
 
 
 def appended(path: Path, lines: bytes) -> int:
@@ -83,43 +103,49 @@ def appended(path: Path, lines: bytes) -> int:
     return size
 
 
-def ends_at(path: Path) -> tuple[int, bool]:
-    """The revision of the last line that can be read near the end, and whether the file ends with a whole line."""
+def cut_after(path: Path, revision: int) -> None:
+    """Removes what a killed commit has appended: lines above the revision, and a last one without its end.
+
+    Damaged lines stay. Raises OSError.
+    """
     if not path.exists():
-        return 0, True
+        return
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - TAIL_BYTES))
         tail = file.read()
-    return max(_revisions(tail.split(b"\n")), default=0), not tail or tail.endswith(b"\n")
+    if tail.endswith(b"\n") and max(map(_revision, tail.split(b"\n"))) <= revision:
+        return
+    kept = [text for text in path.read_bytes().split(b"\n")[:-1] if _revision(text) <= revision]
+    replace_durably(path, b"".join(text + b"\n" for text in kept))
 
 
-def _revisions(lines: list[bytes]) -> Iterator[int]:
-    for text in lines:
-        try:
-            revision = plain_object(json.loads(text)).get("revision")
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(revision, int):
-            yield revision
-
-
-def _place(stored: tuple[int, int, StoredChange]) -> tuple[int, int]:
-    return stored[0], stored[1]
+def _revision(text: bytes) -> int:
+    """What a line says of its revision; 0 when it cannot be read."""
+    try:
+        revision = plain_object(json.loads(text)).get("revision")
+    except (ValueError, RecursionError):
+        return 0
+    return revision if isinstance(revision, int) else 0
 
 
 def _line(job: str, kind: str, stored: StoredChange) -> bytes:
     plain = codec.plain_change if kind == "change" else codec.plain_keyframe
-    signed = codec.digest(f"{job}/{kind}", stored.revision, stored.body).hex()
-    line = Plain(revision=stored.revision) | {kind: plain_of(stored.body, plain), "digest": signed}
-    return json.dumps(line, separators=(",", ":")).encode() + b"\n"
+    line = Plain(revision=stored.revision, at=stored.at.isoformat()) | {kind: plain_of(stored.body, plain)}
+    return json.dumps(line | {"digest": _sign(job, kind, stored)}, separators=(",", ":")).encode() + b"\n"
 
 
 def _read(job: str, text: bytes) -> tuple[bool, StoredChange]:
     line = plain_object(json.loads(text))
     kind = "change" if "change" in line else "keyframe"
     again = codec.change_of if kind == "change" else codec.keyframe_of
-    stored = StoredChange(cast("int", line["revision"]), body_of(plain_object(line[kind]), again))
-    if line["digest"] != codec.digest(f"{job}/{kind}", stored.revision, stored.body).hex():
+    at = datetime.fromisoformat(cast("str", line["at"]))
+    stored = StoredChange(cast("int", line["revision"]), body_of(plain_object(line[kind]), again), at)
+    if line["digest"] != _sign(job, kind, stored):
         raise CorruptJob(f"its digest does not match revision {stored.revision}")
     return kind == "change", stored
+
+
+def _sign(job: str, kind: str, stored: StoredChange) -> str:
+    at = (stored.at - UNDATED) // timedelta(microseconds=1)
+    return codec.digest(f"{job}/{kind}", stored.revision, stored.body, at).hex()

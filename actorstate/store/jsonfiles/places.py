@@ -42,12 +42,16 @@ class Places:
         return self.directory / ".generations"
 
     @property
+    def items(self) -> Path:
+        return self.directory / ".items"
+
+    @property
     def deleted(self) -> Path:
         return self.directory / ".deleted"
 
     @property
     def folders(self) -> tuple[Path, ...]:
-        return self.directory, self.backups, self.generations, self.deleted
+        return self.directory, self.backups, self.generations, self.items, self.deleted
 
     def main(self, job: str) -> Path:
         return self.directory / f"{job}.json"
@@ -57,6 +61,9 @@ class Places:
 
     def past(self, job: str) -> Path:
         return self.generations / f"{job}.jsonl"
+
+    def ledger(self, job: str) -> Path:
+        return self.items / f"{job}.jsonl"
 
     def tombstone(self, job: str) -> Path:
         return self.deleted / f"{job}.json"
@@ -70,7 +77,7 @@ class Places:
 
     def unlink(self, job: str) -> None:
         """Removes the job's files, its tombstone excepted. Raises OSError."""
-        for path in (self.main(job), self.second(job), self.past(job)):
+        for path in (self.main(job), self.second(job), self.past(job), self.ledger(job)):
             path.unlink(missing_ok=True)
 
     def jobs(self) -> Iterator[str]:

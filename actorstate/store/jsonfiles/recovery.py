@@ -12,8 +12,9 @@ from actorstate.core.messages.replies import Keyframe
 from actorstate.core.salvage import brought_back, edited, salvage
 from actorstate.errors import CorruptJob
 from actorstate.store.contract import IndexRow, StoredChange
+from actorstate.store.index import index_of
 from actorstate.store.jsonfiles.adopt import MENDED, adopted
-from actorstate.store.jsonfiles.past import Past, appended, ends_at, frame_line, lines_of, past_in
+from actorstate.store.jsonfiles.past import Past, appended, cut_after, frame_line, past_in
 from actorstate.store.jsonfiles.places import Places, keep_aside, replace_durably
 from actorstate.store.jsonfiles.shape import shaped
 from actorstate.store.jsonfiles.text import KEY, Held, held_in, is_ours, original_text, parsed, text_of
@@ -89,16 +90,8 @@ def _settle(places: Places, held: Held, content: bytes) -> None:
     """What a killed commit has left half-done beside a whole file: the second copy, and lines of the past."""
     if rebuild_second(places, held, content):
         telemetry.event("store.second_copy_made", job=held.job, revision=held.revision)
-    path = places.past(held.job)
-    last, whole = ends_at(path)
-    if last <= held.revision and whole:
-        return
-    past = past_in(held.job, path)
-    past.changes = {revision: stored for revision, stored in past.changes.items() if revision <= held.revision}
-    past.frames = {revision: stored for revision, stored in past.frames.items() if revision <= held.revision}
-    if past.damaged:
-        keep_aside(path, path.read_bytes())
-    replace_durably(path, lines_of(held.job, past))
+    for path in (places.past(held.job), places.ledger(held.job)):
+        cut_after(path, held.revision)
 
 
 def _salvaged(job: str, past: Past, second: Held | None, *, known: int, is_old: bool) -> Held | None:
@@ -146,7 +139,7 @@ def _adopted(job: str, found: Plain, revision: int) -> Held:
 
 def _held(job: str, state: Keyframe) -> Held:
     document = state.document
-    index = IndexRow(document.kind, document.status, document.health or "") if document else IndexRow("", "", "")
+    index = index_of(document) if document else IndexRow("", "", "")
     body = codec.encode(state)
     return Held(job, state.revision, index, StoredChange(state.revision, body), deleted=document is None)
 

@@ -12,9 +12,9 @@ and everything else, as values: a tool that only formats the file anew, or write
 import base64
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from hashlib import blake2b
-from typing import cast
+from typing import Any, cast
 
 from actorstate.core import codec
 from actorstate.errors import CorruptJob, ForeignEdit, StoreTooNew
@@ -43,7 +43,7 @@ def text_of(held: Held) -> bytes:
     """The file's content."""
     shape = unshaped(held.job, held.index.kind, held.index.status)
     ours = Plain(format=FORMAT, revision=held.revision)
-    ours["index"] = {"kind": held.index.kind, "status": held.index.status, "health": held.index.health}
+    ours["index"] = asdict(held.index)
     if held.deleted:
         ours["deleted"] = True
     if held.keyframe is not None:
@@ -91,9 +91,12 @@ def held_in(job: str, content: bytes, found: Plain) -> Held:
 def last_words(found: Plain) -> tuple[int, IndexRow]:
     """What a file says of its revision and index row, be it true or not; revision 0 if nothing."""
     ours = plain_object(found.get(KEY))
-    revision, index = ours.get("revision"), plain_object(ours.get("index"))
-    row = IndexRow(*(str(index.get(name) or "") for name in ("kind", "status", "health")))
-    return (revision if isinstance(revision, int) and revision > 0 else 0), row
+    revision = ours.get("revision")
+    try:
+        index = _index(ours)
+    except (KeyError, TypeError):
+        index = IndexRow("", "", "")
+    return (revision if isinstance(revision, int) and revision > 0 else 0), index
 
 
 def plain_of(body: bytes, plain: Callable[[bytes], Plain] = codec.plain_change) -> Plain:
@@ -116,16 +119,21 @@ def body_of(plain: Plain, again: Callable[[object], bytes] = codec.change_of) ->
 
 
 def _held(job: str, ours: Plain) -> Held:
-    keyframe, index = plain_object(ours.get("keyframe")), plain_object(ours["index"])
+    keyframe = plain_object(ours.get("keyframe"))
     since = [plain_object(change) for change in plain_list(ours.get("since"))]
     return Held(
         job,
         cast("int", ours["revision"]),
-        IndexRow(*(str(index[name]) for name in ("kind", "status", "health"))),
+        _index(ours),
         _joined(keyframe, plain_object(ours.get("original"))) if keyframe else None,
         tuple(StoredChange(cast("int", change["revision"]), body_of(change)) for change in since),
         deleted=bool(ours.get("deleted")),
     )
+
+
+def _index(ours: Plain) -> IndexRow:
+    row: dict[str, Any] = plain_object(ours["index"])
+    return IndexRow(**row)
 
 
 def _split(body: bytes) -> tuple[Plain, Plain]:

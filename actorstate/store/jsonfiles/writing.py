@@ -2,11 +2,12 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from actorstate import telemetry
 from actorstate.errors import StoreFailed
+from actorstate.store.contract import StoredItem
 from actorstate.store.files import sync_folder
 from actorstate.store.jsonfiles.past import appended
 from actorstate.store.jsonfiles.places import Places, stage, staged
@@ -15,18 +16,18 @@ from actorstate.store.jsonfiles.text import Held
 
 @dataclass(slots=True)
 class Write:
-    """One job's part of a commit: new contents by path, the one that makes it true first, and what its past gets.
+    """One job's part of a commit: new contents by path, the one that makes it true first, and lines to append.
 
-    `again` removes the tombstone of a job that is there again; `past_bytes` is how long the past was before.
+    `again` removes the tombstone of a job that is there again; `sizes` are those of the appended files before.
     """
 
     held: Held
     contents: dict[Path, bytes]
-    past: Path
-    lines: bytes
+    lines: dict[Path, bytes]
     unframed: int
     again: bool = False
-    past_bytes: int = -1
+    items: tuple[StoredItem, ...] = ()
+    sizes: dict[Path, int] = field(default_factory=dict[Path, int])
 
 
 def stage_all(writes: Sequence[Write]) -> Sequence[Write]:
@@ -36,9 +37,9 @@ def stage_all(writes: Sequence[Write]) -> Sequence[Write]:
             for path, content in write.contents.items():
                 stage(path, content)
                 telemetry.event("store.staged", path=path)
-            if write.lines:
-                write.past_bytes = appended(write.past, write.lines)
-                telemetry.event("store.appended", path=write.past)
+            for path, lines in write.lines.items():
+                write.sizes[path] = appended(path, lines)
+                telemetry.event("store.appended", path=path)
         telemetry.event("store.written", jobs=len(writes))
     except BaseException:
         _take_back(writes)
@@ -49,7 +50,7 @@ def stage_all(writes: Sequence[Write]) -> Sequence[Write]:
 def publish(places: Places, writes: Sequence[Write]) -> None:
     """Makes it true, job by job. Raises StoreFailed: what fails here leaves some of the batch done."""
     try:
-        firsts, seconds = {places.generations}, set[Path]()
+        firsts, seconds = {places.generations, places.items}, set[Path]()
         for write in writes:
             firsts.add(_renamed(next(iter(write.contents))))
         _sync(firsts)
@@ -66,8 +67,8 @@ def _take_back(writes: Sequence[Write]) -> None:
         for write in writes:
             for path in write.contents:
                 staged(path).unlink(missing_ok=True)
-            if write.past_bytes >= 0:
-                os.truncate(write.past, write.past_bytes)
+            for path, size in write.sizes.items():
+                os.truncate(path, size)
     except OSError as error:
         raise StoreFailed(f"{error.filename} cannot be taken back: {error.strerror}") from error
 
