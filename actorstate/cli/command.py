@@ -6,13 +6,13 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
-from pathlib import Path
 
 from actorstate.client.start import is_switched_off
 from actorstate.client.sync import Client, connect
 from actorstate.config import ClientSettings
 from actorstate.endpoint import lock_holder, private_folder
 from actorstate.errors import WriterUnavailable
+from actorstate.store.location import located
 
 TIMEOUT_S = 10.0
 USUAL_COLUMNS = 80
@@ -41,7 +41,9 @@ def seconds(text: str) -> float:
 
 def add_directory(parser: argparse.ArgumentParser) -> None:
     """The first argument of nearly all commands."""
-    parser.add_argument("directory", metavar="DIR", help="the directory of the jobs, as given to `actorstate serve`")
+    parser.add_argument(
+        "directory", metavar="DIR", help="the directory of the jobs, or json:///dir for JSON files in /dir"
+    )
 
 
 def add_job(parser: argparse.ArgumentParser) -> None:
@@ -83,18 +85,18 @@ def can_draw(columns: int = 0) -> bool:
 
 
 def has_writer(directory: str) -> bool:
-    """Whether a process holds the directory's lock; True for an address, behind which only an answer tells.
+    """Whether a process holds the directory's lock. `json:///dir` may be the older tool's, where none ever served.
 
     Raises WriterUnavailable when there is no such directory, or none with jobs in it: most often a typing
     error, and no command may begin a new one by it.
     """
-    if "://" in directory:
-        return True
-    if not private_folder(Path(directory)).is_dir():
-        what = "are no jobs in" if Path(directory).is_dir() else "is no directory"
+    location = located(directory)
+    path = location.directory
+    if not path.is_dir() or not (private_folder(path).is_dir() or location.kind == "json"):
+        what = "are no jobs in" if path.is_dir() else "is no directory"
         raise WriterUnavailable(
-            f"there {what} {directory}",
+            f"there {what} {path}",
             hint=f"check the path; to begin a new one: actorstate serve {directory}",
             directory=directory,
         )
-    return lock_holder(Path(directory)) is not None
+    return lock_holder(path) is not None

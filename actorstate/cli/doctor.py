@@ -23,6 +23,7 @@ from actorstate.core.messages.replies import WriterState
 from actorstate.core.plain import as_plain
 from actorstate.endpoint import boot_id, is_published, lock_holder, private_folder, read_endpoint
 from actorstate.errors import ActorStateError, WriterUnavailable
+from actorstate.store.location import located
 
 ANSWER_S = 5.0
 """How long the writer may take to answer before it is called silent."""
@@ -40,7 +41,7 @@ def _add_doctor(parser: argparse.ArgumentParser) -> None:
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    directory = Path(options.directory)
+    directory = located(options.directory).directory
     findings: list[Finding] = []
     for finding in examine(directory, options.timeout or ANSWER_S):
         findings.append(finding)

@@ -6,7 +6,6 @@ import logging
 import os
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 from actorstate.cli import exits
 from actorstate.cli.asjson import line
@@ -14,6 +13,7 @@ from actorstate.cli.command import Command, add_directory, add_timeout, seconds
 from actorstate.config import WriterSettings
 from actorstate.endpoint import Endpoint
 from actorstate.errors import WriterRunning
+from actorstate.store.location import located
 from actorstate.writer.detach import detached
 from actorstate.writer.process import serve
 from actorstate.writer.takeover import end_holder
@@ -59,10 +59,10 @@ def _serve(options: argparse.Namespace) -> int:
 
 
 def _begun(options: argparse.Namespace, ended: list[int]) -> int:
-    directory, settings = Path(options.directory).absolute(), _settings(options)
+    location, settings = located(options.directory), _settings(options)
     if not options.detach:
-        return serve(directory, settings, lambda endpoint: _tell(options, endpoint, ended))
-    _tell(options, detached(directory, lambda ready: serve(directory, settings, ready)), ended)
+        return serve(location, settings, lambda endpoint: _tell(options, endpoint, ended))
+    _tell(options, detached(location.directory, lambda ready: serve(location, settings, ready)), ended)
     return exits.FINE
 
 
@@ -76,7 +76,7 @@ def _settings(options: argparse.Namespace) -> WriterSettings:
 
 
 def _take_over(options: argparse.Namespace, ended: list[int]) -> None:
-    pid = end_holder(Path(options.directory))
+    pid = end_holder(located(options.directory).directory)
     if pid is not None:
         ended.append(pid)
     if not options.json:

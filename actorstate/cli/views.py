@@ -7,7 +7,7 @@ must not move the cursor of the person who looks at it.
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
-from actorstate.core.messages.document import JobState, Progress, Rate, Step, Worker
+from actorstate.core.messages.document import JobState, Progress, Rate, Recovered, Step, Worker
 
 ERRORS_SHOWN = 5
 WORKERS_SHOWN = 20
@@ -90,6 +90,8 @@ def job_lines(state: JobState, now: datetime) -> Iterator[str]:
     yield from _pace(state, now)
     if state.phase:
         yield _row("phase", clean(state.phase))
+    if state.recovered:
+        yield _row("recovered", _recovered(state.recovered))
     if state.control:
         by = f" by {clean(state.control.by)}" if state.control.by else ""
         yield _row("control", f"{state.control.intent} {state.control.state}{by}, {ago(state.control.at, now)}")
@@ -168,6 +170,12 @@ def _pace(state: JobState, now: datetime) -> Iterator[str]:
         said.append(f"{span(state.rate.throttled_s)} throttled")
     if any(said):
         yield _row("rate", ", ".join(part for part in said if part))
+
+
+def _recovered(recovered: Recovered) -> str:
+    told = f"to its state of revision {recovered.from_revision:,} at {moment(recovered.at)}"
+    lost = recovered.lost_up_to - recovered.from_revision
+    return told + (f"; {lost:,} revisions are not in it" if lost else "; what came later was never seen here")
 
 
 def _workers(state: JobState) -> Iterator[str]:

@@ -6,4 +6,11 @@ from actorstate.store.contract import IndexRow
 
 def index_of(document: Document) -> IndexRow:
     """What the writer, a recovery and an examination agree on."""
-    return IndexRow(document.kind, document.status, document.health or "")
+    return IndexRow(
+        document.kind,
+        document.status,
+        document.health or "",
+        document.created_at.timestamp(),
+        None if document.finished else document.unique_key,
+        document.expires_at.timestamp() if document.expires_at else None,
+    )

@@ -29,9 +29,10 @@ from actorstate.endpoint import (
     write_epoch,
 )
 from actorstate.errors import DiskFull, StoreError, WriterUnavailable
+from actorstate.store.choice import store_at
 from actorstate.store.contract import Store
 from actorstate.store.files import make_private_folder
-from actorstate.store.sqlite import SqliteStore
+from actorstate.store.location import Location
 from actorstate.writer.notify import notify, watchdog_interval_s
 from actorstate.writer.server import TICK_S, Server
 
@@ -43,19 +44,20 @@ EXIT_STORE = 74
 """Exit status after a disk failure or a lost epoch (EX_IOERR of sysexits.h): a supervisor should start anew."""
 
 
-def serve(directory: Path, settings: WriterSettings, ready: Callable[[Endpoint], None]) -> int:
-    """Serves `directory` until SIGTERM, SIGINT or idleness and returns the exit status.
+def serve(location: Location, settings: WriterSettings, ready: Callable[[Endpoint], None]) -> int:
+    """Serves `location` until SIGTERM, SIGINT or idleness and returns the exit status.
 
-    Raises WriterRunning, StoreTooNew, StoreFailed when it cannot begin. Main thread only, for the signals.
+    Raises WriterRunning, OtherStore, StoreTooNew, StoreFailed when it cannot begin. Main thread only, for the signals.
     """
     os.umask(0o077)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
+    directory, store = location.directory, store_at(location)
     make_private_folder(private_folder(directory))
     lock = WriterLock(directory)
     lock.acquire()
     stop_log = telemetry.listen(_log_event, *_LEVELS)
     try:
-        with _opened(SqliteStore(directory / "jobs.sqlite", private_folder(directory) / "head")) as store:
+        with _opened(store):
             return _serve(directory, settings, store, lock, ready=ready)
     finally:
         stop_log()
@@ -154,6 +156,13 @@ _LEVELS = {
     "expiry.failed": logging.ERROR,
     "recovery.failed": logging.ERROR,
     "store.damage_found": logging.ERROR,
+    "store.parse_failed": logging.ERROR,
+    "store.read_retried": logging.WARNING,
+    "store.job_recovered": logging.WARNING,
+    "store.foreign_edit": logging.WARNING,
+    "store.counts_mended": logging.WARNING,
+    "store.job_adopted": logging.INFO,
+    "store.second_copy_made": logging.INFO,
     "commit.refused": logging.WARNING,
     "reply.undelivered": logging.INFO,
     "writer.drain_failed": logging.WARNING,

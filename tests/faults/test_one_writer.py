@@ -12,6 +12,7 @@ from actorstate.core.messages.replies import Applied, Beaten, Reply
 from actorstate.core.messages.requests import Ask, CreateJob
 from actorstate.endpoint import private_folder
 from actorstate.errors import WriterRunning
+from actorstate.store.location import located
 from actorstate.writer.process import serve
 from actorstate.writer.server import TICK_S
 from tests.support.wire import Producer, Wire, applied_in, join, read
@@ -33,7 +34,7 @@ def test_a_second_writer_is_refused_and_the_first_is_unharmed(writers: Writers) 
         assert second.wait_end() == EXIT_REFUSED
         assert f"process {first.pid} is the writer" in second.log.read_text()
         with pytest.raises(WriterRunning) as refusal:
-            serve(first.directory, WriterSettings(), lambda _endpoint: None)
+            serve(located(first.directory), WriterSettings(), lambda _endpoint: None)
         assert refusal.value.pid == str(first.pid)
         applied_in(wire.ask(producer.change(report)))
     with connect(first.directory) as client:

@@ -19,6 +19,7 @@ from actorstate.client.sync import Client, connect
 from actorstate.config import ClientSettings, WriterSettings
 from actorstate.core.messages.document import JobState
 from actorstate.errors import JobFinished
+from actorstate.store.location import located
 from actorstate.writer.process import serve
 from tests.support.processes import (
     LIVELY,
@@ -458,7 +459,7 @@ HEALTH = WriterSettings(late_after_s=1.0, dead_after_s=3.0, stalled_after_s=3.0)
 
 def judges(directory: str) -> None:
     """A writer with short thresholds."""
-    serve(Path(directory), HEALTH, lambda _endpoint: tell("ready"))
+    serve(located(directory), HEALTH, lambda _endpoint: tell("ready"))
 
 
 @pytest.fixture(scope="module")

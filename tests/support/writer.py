@@ -24,6 +24,7 @@ from actorstate import telemetry
 from actorstate.config import WriterSettings
 from actorstate.endpoint import Endpoint, read_endpoint
 from actorstate.errors import StoreFailed
+from actorstate.store.location import located
 from actorstate.writer.process import serve
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -228,7 +229,7 @@ def main(fault: str, directory: Path) -> int:
     logging.basicConfig(level=logging.INFO)
     settings = WriterSettings(beside_above_s=0.0 if beside else 10.0, drain_s=1.0)
     with listening(strike, event):
-        return serve(directory, settings, lambda endpoint: print("ready", endpoint.epoch, flush=True))
+        return serve(located(directory), settings, lambda endpoint: print("ready", endpoint.epoch, flush=True))
 
 
 if __name__ == "__main__":

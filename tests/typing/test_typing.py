@@ -14,6 +14,7 @@ import actorstate
 from actorstate.client import operations
 from actorstate.client.aio import AsyncClient
 from actorstate.client.sync import Client
+from actorstate.store.location import located
 
 ROOT = Path(__file__).resolve().parents[2]
 FACE = Path(__file__).with_name("face.py")
@@ -61,7 +62,7 @@ def test_help_shows_another_signature_than_the_operation_has(face: type, operati
     told, meant = inspect.signature(method), inspect.signature(operation)
     assert list(told.parameters) == ["self", *meant.parameters]
     assert list(told.parameters.values())[1:] == list(meant.parameters.values())
-    assert list(inspect.signature(getattr(Client(Path(), None), operation.__name__)).parameters) == list(
+    assert list(inspect.signature(getattr(Client(located("."), None), operation.__name__)).parameters) == list(
         meant.parameters
     )
     assert method.__doc__ == operation.__doc__

@@ -17,7 +17,7 @@ from actorstate.client.operations import Item, Operation, Result, Seat, Stream
 from actorstate.client.run import Run
 from actorstate.client.sync.pool import Transport
 from actorstate.config import ClientSettings
-from actorstate.errors import BadRequest
+from actorstate.store.location import Location, located
 
 Parameters = ParamSpec("Parameters")
 
@@ -56,8 +56,8 @@ class Client:
     answered, OutcomeUnknown when a change was sent and no answer came.
     """
 
-    def __init__(self, directory: Path, settings: ClientSettings) -> None:
-        self.transport = Transport(directory, settings)
+    def __init__(self, location: Location, settings: ClientSettings) -> None:
+        self.transport = Transport(location, settings)
 
     def __enter__(self) -> Self:
         return self
@@ -92,10 +92,9 @@ class Client:
 def connect(directory: str | Path, *, autostart: bool = True, settings: ClientSettings | None = None) -> Client:
     """A client for the writer of `directory`; opens nothing: the first call does, and starts the writer if none runs.
 
-    A call that changes something begins a new directory, one that reads does not. With `autostart=False`
-    (for servers, whose supervisor runs the writer) a call without a writer ends with WriterUnavailable.
+    `json:///dir` names JSON files in /dir. A call that changes something begins a new directory, one that
+    reads does not. With `autostart=False` (for servers, whose supervisor runs the writer) a call without a
+    writer ends with WriterUnavailable.
     """
-    if "://" in str(directory):
-        raise BadRequest(f"{directory} is not a directory", hint="give the directory that `actorstate serve` was given")
     chosen = settings or ClientSettings()
-    return Client(Path(directory).absolute(), chosen if autostart else replace(chosen, autostart=False))
+    return Client(located(directory), chosen if autostart else replace(chosen, autostart=False))

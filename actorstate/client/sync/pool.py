@@ -12,7 +12,6 @@ import threading
 import time
 import weakref
 from collections.abc import Iterator
-from pathlib import Path
 from typing import cast
 
 import zmq
@@ -26,6 +25,7 @@ from actorstate.core.messages.replies import Reply
 from actorstate.core.messages.requests import Body, ChangeRequest, Request
 from actorstate.endpoint import boot_id, is_published, read_endpoint
 from actorstate.errors import ActorStateError, BadRequest, WriterUnavailable
+from actorstate.store.location import Location
 
 HANDSHAKE_MS = 1_000
 """A connection into a dead writer's backlog is given up after this long; libzmq's default is 30 s."""
@@ -36,11 +36,11 @@ _clients: "weakref.WeakSet[Transport]" = weakref.WeakSet()
 class Link:
     """What one process holds: context, addresses, idle sockets, numbers. Built whole, never changed after a fork."""
 
-    def __init__(self, directory: Path, settings: ClientSettings) -> None:
-        self._directory, self._settings = directory, settings
+    def __init__(self, location: Location, settings: ClientSettings) -> None:
+        self._location, self._settings = location, settings
         self.boot = boot_id()
         self.numbers = Numbers()
-        self.starter = Starter(str(directory), directory, settings)
+        self.starter = Starter(str(location), location.directory, settings)
         self.context = zmq.Context()
         self.idle: list[zmq.Socket[bytes]] = []
         self.lock = threading.Lock()
@@ -72,10 +72,10 @@ class Link:
     def open(self, send_hwm: int = 1_000) -> "zmq.Socket[bytes]":
         """A new socket on its way to the writer. Raises NoAnswer when the directory names none."""
         try:
-            endpoint = read_endpoint(self._directory)
+            endpoint = read_endpoint(self._location.directory)
             channel: zmq.Socket[bytes] = self.context.socket(zmq.DEALER)
         except (WriterUnavailable, zmq.ZMQError) as error:
-            raise NoAnswer(f"no way to {self._directory}: {error}", directory=str(self._directory)) from error
+            raise NoAnswer(f"no way to {self._location}: {error}", directory=str(self._location)) from error
         for option, value in (
             (zmq.IMMEDIATE, 1),
             (zmq.LINGER, int(self._settings.linger_s * 1000)),
@@ -91,8 +91,8 @@ class Link:
 class Transport:
     """Requests and replies over the pool of the process that calls; safe over threads and forks."""
 
-    def __init__(self, directory: Path, settings: ClientSettings) -> None:
-        self.directory, self.settings = directory, settings
+    def __init__(self, location: Location, settings: ClientSettings) -> None:
+        self.location, self.settings = location, settings
         self._links: dict[int, Link] = {}
         self._buried: list[dict[int, Link]] = []
         _clients.add(self)
@@ -168,7 +168,7 @@ class Transport:
         held = self._links.get(os.getpid())
         if held is not None:
             return held
-        made = Link(self.directory, self.settings)
+        made = Link(self.location, self.settings)
         link = self._links.setdefault(os.getpid(), made)
         if link is not made:
             made.close()
@@ -207,7 +207,7 @@ class Transport:
         return settled(call, ours[0])
 
     def _send_once_connected(self, channel: "zmq.Socket[bytes]", call: Call, until: float) -> None:
-        if not is_published(self.directory):
+        if not is_published(self.location.directory):
             raise self.no_answer("its writer has ended")
         while channel.poll(max(0, int((until - time.monotonic()) * 1000) + 1), zmq.POLLOUT):
             with contextlib.suppress(zmq.Again):  # the connection ended between the two lines
@@ -250,12 +250,12 @@ class Transport:
 
     def addressed(self, error: ActorStateError) -> ActorStateError:
         """The writer does not know how its directory is called here; a hint should work when typed."""
-        error.hint = error.hint.replace(" DIR", f" {self.directory}")
+        error.hint = error.hint.replace(" DIR", f" {self.location}")
         return error
 
     def no_answer(self, why: str) -> NoAnswer:
         """The end of one attempt."""
-        return NoAnswer(f"no answer from {self.directory}: {why}", directory=str(self.directory))
+        return NoAnswer(f"no answer from {self.location}: {why}", directory=str(self.location))
 
 
 def _forget_all() -> None:

@@ -1,0 +1,34 @@
+"""Which store a location names: a directory (SQLite), or `json:///dir` (JSON files in that directory).
+
+What comes after `json://` is the path as it stands: nothing in it is decoded. Clients need the directory
+alone, where the writer's address lies; which store it opens is in `choice.py`.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from actorstate.errors import BadRequest
+
+JSON_SCHEME = "json://"
+Kind = Literal["sqlite", "json"]
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """A directory, and which kind of store is in it."""
+
+    kind: Kind
+    directory: Path
+
+    def __str__(self) -> str:
+        return f"{JSON_SCHEME}{self.directory}" if self.kind == "json" else str(self.directory)
+
+
+def located(text: str | Path) -> Location:
+    """What a location names; relative paths are made absolute. Raises BadRequest for another scheme, or no path."""
+    given = str(text)
+    path = given.removeprefix(JSON_SCHEME)
+    if not path or "://" in path:
+        raise BadRequest(f"{given!r} names no store", hint="give a directory, or json:///dir for JSON files in /dir")
+    return Location("json" if given != path else "sqlite", Path(path).absolute())

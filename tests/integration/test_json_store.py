@@ -1,0 +1,185 @@
+"""A directory of JSON files behind a real writer: the older tool's jobs go on, and it can read what we write."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+import actorstate
+from actorstate.errors import CorruptJob, ForeignEdit
+from tests.conftest import StartWriter
+from tests.support.legacy import CUT_OFF, DATA, a_job, complaints, written
+
+KEY = "actorstate"
+
+
+def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """`actorstate ARGUMENTS`, with what it printed."""
+    return subprocess.run(
+        [sys.executable, "-m", "actorstate", *arguments], env=os.environ | environment,
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def old_jobs(tmp_path: Path) -> Path:
+    """A directory as the older tool leaves it: two jobs whole, one cut off with a backup, one without any."""
+    directory = tmp_path / "old"
+    (directory / ".backups").mkdir(parents=True)
+    (directory / "whole.json").write_bytes(written(a_job("whole")))
+    (directory / "done.json").write_bytes(
+        written(a_job("done", status="completed", completedAt="2026-11-22T20:00:00.000Z"))
+    )
+    (directory / "cut-off.json").write_bytes(written(a_job("cut-off"))[:300])
+    (directory / ".backups" / "cut-off.backup.json").write_bytes(written(a_job("cut-off")))
+    (directory / "lost.json").write_bytes(b"\0" * 300)
+    return directory
+
+
+def check_readable(directory: Path) -> None:
+    """The older tool finds each job where it looks, in a shape that it knows."""
+    for path in directory.glob("*.json"):
+        assert complaints(path) == [], path
+        second = directory / ".backups" / f"{path.stem}.backup.json"
+        assert second.read_bytes() == path.read_bytes()
+
+
+@pytest.mark.skipif(not DATA.exists() and not os.environ.get("CI"), reason="../shared/data/legacy-jobs is not here")
+def test_real_jobs_of_the_older_tool_are_not_listed_or_lose_a_field(tmp_path: Path, start_writer: StartWriter) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(DATA, copy)
+    for path in (copy, *copy.rglob("*")):
+        path.chmod(0o700 if path.is_dir() else 0o600)
+    writer = start_writer(at=f"json://{copy}")
+    with actorstate.connect(f"json://{copy}") as client:
+        jobs = {state.id: state for state in client.jobs()}
+    assert sorted(jobs) == sorted(path.stem for path in DATA.glob("*.json"))
+    for job, state in jobs.items():
+        found = json.loads((DATA / f"{job}.json").read_bytes()) if job != CUT_OFF else {}
+        assert state.created_at.utcoffset() is not None
+        assert not found or state.created_at == datetime.fromisoformat(found["startedAt"])
+        out = json.loads((copy / f"{job}.json").read_bytes())
+        assert not found or out[KEY]["original"] == found
+        assert all(out[name] == value for name, value in found.items() if name != "progress")
+    assert jobs[CUT_OFF].status == "paused"
+    assert jobs[CUT_OFF].progress.processed == 40
+    assert jobs[CUT_OFF].recovered is not None
+    [kept] = copy.glob(f"{CUT_OFF}.json.corrupted.*")
+    assert kept.read_bytes() == (DATA / f"{CUT_OFF}.json").read_bytes()
+    log = writer.log.read_text()
+    assert "Recovered job from backup" in log
+    assert "JSON parse error - file may be corrupted" in log
+    assert all(f"'attempt': {n}, 'wait_ms': {wait}" in log for n, wait in enumerate((50, 100, 200, 400, 800), 1))
+    for path in copy.glob("*.json"):
+        assert complaints(path) == []
+
+
+def test_jobs_of_the_older_tool_cannot_go_on_here(old_jobs: Path, start_writer: StartWriter) -> None:
+    start_writer(at=f"json://{old_jobs}")
+    with actorstate.connect(f"json://{old_jobs}") as client:
+        assert sorted(state.id for state in client.jobs()) == ["cut-off", "done", "whole"]
+        with client.attach("whole") as job:
+            job.progress(succeeded=100)
+            job.checkpoint({"after": 4711, "at": datetime.now(UTC)})
+            job.step("s-1", "done")
+        client.complete("whole")
+        client.create("new", kind="orders", total=5, meta={"raw": b"\0"})
+        with pytest.raises(CorruptJob, match="neither its second copy nor its past helps"):
+            client.get("lost")
+    out = json.loads((old_jobs / "whole.json").read_bytes())
+    assert out["progress"]["successful"] == 1591
+    assert (out["status"], out["aLaterField"]) == ("completed", [{"kept": True}])
+    check_readable_but(old_jobs, "lost")
+
+
+def check_readable_but(directory: Path, damaged: str) -> None:
+    kept = directory / f"{damaged}.json"
+    content = kept.read_bytes()
+    kept.unlink()
+    check_readable(directory)
+    kept.write_bytes(content)
+
+
+def test_a_restart_changes_what_is_told(old_jobs: Path, start_writer: StartWriter) -> None:
+    location = f"json://{old_jobs}"
+    writer = start_writer(at=location)
+    with actorstate.connect(location) as client:
+        with client.attach("whole") as job:
+            job.progress(succeeded=7)
+        before = {state.id: state for state in client.jobs()}
+        writer.kill()
+        start_writer(at=location)
+        after = {state.id: state for state in client.jobs()}
+        assert {job: (s.revision, s.progress, s.meta) for job, s in before.items()} == {
+            job: (s.revision, s.progress, s.meta) for job, s in after.items()
+        }
+        with pytest.raises(CorruptJob):
+            client.get("lost")
+
+
+def test_an_edit_by_hand_is_overwritten_or_taken_in_silence(old_jobs: Path, start_writer: StartWriter) -> None:
+    location = f"json://{old_jobs}"
+    writer = start_writer(at=location)
+    assert writer.terminate() == 0
+    path = old_jobs / "whole.json"
+    edited = json.loads(path.read_bytes()) | {"status": "failed"}
+    path.write_bytes(written(edited))
+    second = start_writer(at=location)
+    with actorstate.connect(location) as client:
+        with pytest.raises(ForeignEdit) as caught:
+            client.get("whole")
+        with pytest.raises(ForeignEdit):
+            client.attach("whole").__enter__()
+        assert "repair" in caught.value.hint
+        assert "whole" not in [state.id for state in client.jobs()]
+    assert path.read_bytes() == written(edited)
+    assert "store.foreign_edit" in second.log.read_text()
+
+
+def test_a_file_replaced_under_a_running_writer_is_gone(old_jobs: Path, start_writer: StartWriter) -> None:
+    location = f"json://{old_jobs}"
+    writer = start_writer(at=location)
+    with actorstate.connect(location) as client:
+        client.get("whole")
+        foreign = written(a_job("whole", status="failed"))
+        (old_jobs / "whole.json").write_bytes(foreign)
+        with client.attach("whole") as job:
+            job.progress(succeeded=1)
+    [kept] = old_jobs.glob("whole.json.foreign.*")
+    assert kept.read_bytes() == foreign
+    assert "store.foreign_edit" in writer.log.read_text()
+
+
+def test_the_other_kind_of_store_is_begun_beside_the_jobs(
+    old_jobs: Path, tmp_path: Path, start_writer: StartWriter
+) -> None:
+    """A tired person leaves the json:// away, or writes it where it does not belong."""
+    refused = command("serve", str(old_jobs))
+    assert refused.returncode == 4
+    assert f"json://{old_jobs}" in refused.stderr
+    assert not (old_jobs / "jobs.sqlite").exists()
+    assert not (old_jobs / ".actorstate").exists()
+    start_writer(at=f"json://{old_jobs}")
+    assert command("jobs", str(old_jobs)).returncode == 0
+    directory = tmp_path / "jobs"
+    start_writer(at=directory).terminate()
+    refused = command("serve", f"json://{directory}")
+    assert refused.returncode == 4
+    assert "SQLite" in refused.stderr
+    assert f"name it as it is: {directory}" in refused.stderr
+
+
+def test_the_first_look_at_the_older_tools_directory_needs_a_server(old_jobs: Path) -> None:
+    location = f"json://{old_jobs}"
+    listed = command("jobs", location, "--json", ACTORSTATE_AUTOSTART="1")
+    try:
+        assert listed.returncode == 0, listed.stderr
+        assert [job["id"] for job in json.loads(listed.stdout)] == ["cut-off", "done", "whole"]
+        assert "Recovered job from backup" in (old_jobs / ".actorstate" / "writer.log").read_text()
+    finally:
+        os.kill(int((old_jobs / ".actorstate" / "lock").read_text()), 15)
