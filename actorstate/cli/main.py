@@ -43,6 +43,9 @@ COMMANDS = (
     Entry("pause", "control", "ask a job's workers to pause at their next row"),
     Entry("resume", "control", "let a paused job go on"),
     Entry("cancel", "control", "end a job; its workers save and stop"),
+    Entry("retry", "control", "open a new attempt of a job that has ended"),
+    Entry("approve", "control", "answer a job's open question with yes"),
+    Entry("throttle", "control", "limit a job's workers to so many rows a second"),
     Entry("delete", "control", "remove a job that nobody works on"),
     Entry("doctor", "doctor", "examine a directory, with or without a running writer"),
 )

@@ -36,6 +36,8 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
         option = f"--{name.removesuffix('_s').replace('_', '-')}"
         told = f"{meaning} (default {getattr(defaults, name):.0f})"
         parser.add_argument(option, dest=name, type=seconds, default=getattr(defaults, name), metavar="S", help=told)
+    told = "delete a job that is created from now on this long after its end, unless it has a time of its own"
+    parser.add_argument("--expire-after", type=seconds, metavar="S", help=f"{told} (default: never)")
     parser.add_argument("--detach", action="store_true", help="come back when it serves; it says the rest in DIR's log")
     told = f"end when nobody needed it for so long; 0: never (default 0, with --detach {DETACHED_IDLE_EXIT_S:.0f})"
     parser.add_argument("--idle-exit", type=seconds_or_never, metavar="S", help=told)
@@ -68,7 +70,7 @@ def _begun(options: argparse.Namespace, ended: list[int]) -> int:
 
 def _settings(options: argparse.Namespace) -> WriterSettings:
     ages = {name: getattr(options, name) for name in _AGES}
-    settings = replace(WriterSettings(), **ages)
+    settings = replace(WriterSettings(), **ages, expire_after_s=options.expire_after)
     if options.timeout is not None:
         settings = replace(settings, drain_s=options.timeout)
     idle_exit_s = DETACHED_IDLE_EXIT_S if options.detach and options.idle_exit is None else options.idle_exit

@@ -28,7 +28,7 @@ BAR_WIDTH = 60
 WIDE = 110
 MIN_JOB = 12
 """Characters; below the first the columns that a page of `get` tells as well are left out."""
-_ONLY_WIDE = {"KIND", "ROWS", "RATE"}
+_ONLY_WIDE = {"KIND", "ROWS", "RATE", "NOTE"}
 
 Draw = Callable[[JobState, datetime, str], None]
 
@@ -39,7 +39,9 @@ def draw_jobs(states: Iterable[JobState]) -> None:
     shown = [name for name in JOB_COLUMNS if console.width >= WIDE or name not in _ONLY_WIDE]
     table = Table(box=None, pad_edge=False)
     for name in shown:
-        table.add_column(name, no_wrap=name != "JOB", overflow="fold", min_width=MIN_JOB if name == "JOB" else None)
+        table.add_column(
+            name, no_wrap=name not in {"JOB", "NOTE"}, overflow="fold", min_width=MIN_JOB if name == "JOB" else None
+        )
     now = datetime.now(UTC)
     for state in states:
         values = job_glance(state, now)

@@ -7,14 +7,16 @@ must not move the cursor of the person who looks at it.
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
-from actorstate.core.messages.document import JobState, Progress, Rate, Recovered, Step, Worker
+from actorstate.core.messages.document import Attempt, JobState, Progress, Rate, Recovered, Step, Worker
 
 ERRORS_SHOWN = 5
+APPROVALS_SHOWN = 3
+ATTEMPTS_SHOWN = 5
 WORKERS_SHOWN = 20
 """More are counted, not listed; `--json` has them all."""
 
-JOB_COLUMNS = ("JOB", "KIND", "STATUS", "HEALTH", "DONE", "ROWS", "RATE", "ENDS", "UPDATED")
-_WIDTHS = (28, 12, 9, 8, 6, 19, 11, 20, 20)
+JOB_COLUMNS = ("JOB", "KIND", "STATUS", "HEALTH", "DONE", "ROWS", "RATE", "ENDS", "UPDATED", "NOTE")
+_WIDTHS = (28, 12, 9, 8, 6, 19, 11, 20, 20, 0)
 """Of a line in a pipe; longer values push the rest to the right, so that nothing is cut and awk still counts fields."""
 
 
@@ -30,6 +32,7 @@ def job_columns(state: JobState) -> tuple[str, ...]:
         "-" if state.rate.per_s is None else f"{state.rate.per_s:.1f}/s",
         moment(state.rate.eta),
         moment(state.updated_at),
+        ",".join(_notes(state, "_")) or "-",
     )
 
 
@@ -46,7 +49,20 @@ def job_glance(state: JobState, now: datetime) -> dict[str, str]:
         "RATE": "-" if rate.per_s is None else f"{short(rate.per_s)}/s",
         "ENDS": "-" if rate.eta is None else f"in {span((rate.eta - now).total_seconds())}",
         "UPDATED": ago(state.updated_at, now),
+        "NOTE": ", ".join(_notes(state, " ")),
     }
+
+
+def _notes(state: JobState, space: str) -> Iterator[str]:
+    """What else one must know of a job, in a word or two each."""
+    if state.awaits_approval and not state.finished:
+        yield f"asks{space}for{space}approval"
+    if state.throttle is not None and not state.finished:
+        yield f"at{space}most{space}{state.throttle.rows_per_s:g}/s"
+    if state.attempt > 1:
+        yield f"attempt{space}{state.attempt}"
+    if state.expires_at is not None:
+        yield f"until{space}{moment(state.expires_at)}"
 
 
 def short(number: float) -> str:
@@ -75,6 +91,8 @@ def watch_line(state: JobState) -> str:
         f"ends {moment(state.rate.eta)}" if state.rate.eta else "",
         state.health or "",
         clean(state.phase or ""),
+        f"asks: {clean(state.approvals[-1].question)}" if state.awaits_approval and not state.finished else "",
+        f"at most {state.throttle.rows_per_s:g}/s" if state.throttle and not state.finished else "",
         clean(state.reason or ""),
     ]
     return "  ".join(part for part in parts if part and part != "-")
@@ -95,14 +113,61 @@ def job_lines(state: JobState, now: datetime) -> Iterator[str]:
     if state.control:
         by = f" by {clean(state.control.by)}" if state.control.by else ""
         yield _row("control", f"{state.control.intent} {state.control.state}{by}, {ago(state.control.at, now)}")
+    yield from _wishes(state, now)
     yield from _rows("worker", _workers(state))
     yield from _rows("step", (_step(step) for step in state.steps))
     checkpoints = sorted(state.checkpoints.items())
     yield from _rows("saved", (f"{clean(name)}  {ago(saved.at, now)}" for name, saved in checkpoints))
     yield from _rows("label", (f"{clean(key)}={clean(value)}" for key, value in sorted(state.labels.items())))
     yield from _errors(state)
-    times = (("created", state.created_at), ("started", state.started_at), ("finished", state.finished_at))
+    yield from _rows("attempt", (_attempt(each, now) for each in state.attempts[-ATTEMPTS_SHOWN:]))
+    yield from _rows("rules", _rules(state))
+    times = (
+        ("created", state.created_at),
+        ("started", state.started_at),
+        ("finished", state.finished_at),
+        ("expires", state.expires_at),
+    )
     yield _row("times", ", ".join(f"{name} {moment(at)}" for name, at in times if at))
+
+
+def _wishes(state: JobState, now: datetime) -> Iterator[str]:
+    """What people want of the job, and what it wants of them."""
+    for asked in state.approvals[-APPROVALS_SHOWN:]:
+        by = f" by {clean(asked.by)}" if asked.by else ""
+        if asked.approved_at is None:
+            yield _row("asks", f"{clean(asked.question)}  (asked{by} {ago(asked.asked_at, now)}; nobody has answered)")
+        else:
+            who = f" by {clean(asked.approved_by)}" if asked.approved_by else ""
+            yield _row("approved", f"{clean(asked.question)}  ({ago(asked.approved_at, now)}{who})")
+    if state.throttle is not None:
+        by = f" by {clean(state.throttle.by)}" if state.throttle.by else ""
+        limit = f"at most {state.throttle.rows_per_s:g} {clean(state.progress.unit)}/s for all workers together"
+        yield _row("throttle", f"{limit}{by}, {ago(state.throttle.at, now)}")
+
+
+def _attempt(attempt: Attempt, now: datetime) -> str:
+    reason = f": {clean(attempt.reason)}" if attempt.reason else ""
+    ended = f" {ago(attempt.ended_at, now)}" if attempt.ended_at else ""
+    by = f", retried by {clean(attempt.retried_by)}" if attempt.retried_by else ""
+    return f"{attempt.number} {attempt.outcome}{ended} at {counts(attempt.progress)}{reason}{by}"
+
+
+def _rules(state: JobState) -> Iterator[str]:
+    """What was said at the creation beyond the defaults."""
+    rules = state.health_rules
+    if state.unique_key is not None:
+        yield f"unique key {clean(state.unique_key)}" + ("" if state.finished else " (held)")
+    ages = (("late", rules.late_after_s), ("dead", rules.dead_after_s), ("stalled", rules.stalled_after_s))
+    said = [f"{name} after {seconds:g} s" for name, seconds in ages if seconds is not None]
+    if said:
+        yield f"workers are {', '.join(said)}"
+    if rules.on_dead != "nothing":
+        yield {"fail": "fails when its last live worker is dead", "free": "frees the seats of dead workers"}[
+            rules.on_dead
+        ]
+    if state.expire_after_s is not None:
+        yield f"is deleted {span(state.expire_after_s)} after its end"
 
 
 def percent(progress: Progress) -> str:

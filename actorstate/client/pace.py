@@ -2,7 +2,7 @@
 
 BURST_S = 0.1
 """What was not used of the limit may be caught up with for this long; the rest is gone."""
-LEAST_WAIT_S = 0.005
+LEAST_WAIT_S = 0.02
 """A shorter wait is put off: the debt of a few rows is waited for at once."""
 
 

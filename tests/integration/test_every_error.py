@@ -237,6 +237,14 @@ def a_row_boundary_after_a_cancel(stage: Stage) -> None:
     raise kept[0]
 
 
+@raises(errors.NotApproved)
+def a_question_that_nobody_answers(stage: Stage) -> None:
+    client = stage.served()
+    client.create("job")
+    with client.attach("job") as run:
+        run.wait_for_approval("12 groups to delete", timeout_s=0.05)
+
+
 @raises(errors.StoreError)
 def a_database_of_another_program(stage: Stage) -> None:
     stage.database().execute("CREATE TABLE theirs (x)")
