@@ -70,7 +70,10 @@ def test_the_epoch_rises_with_every_start_even_when_the_database_was_deleted(wri
     assert epochs == list(range(1, 7))
 
 
-@pytest.mark.parametrize("rounds", [1, slow(20)])
+NIGHTLY = pytest.param(100, marks=[pytest.mark.slow, pytest.mark.nightly, pytest.mark.timeout(1800)])
+
+
+@pytest.mark.parametrize("rounds", [1, slow(20), NIGHTLY])
 def test_a_writer_stopped_while_another_took_over_acknowledges_and_commits_nothing(
     rounds: int, writers: Writers
 ) -> None:
@@ -94,17 +97,23 @@ def test_a_writer_stopped_while_another_took_over_acknowledges_and_commits_nothi
         new.kill()
 
 
+@pytest.mark.parametrize("rounds", [1, slow(10), NIGHTLY])
 @pytest.mark.parametrize("beside", ["", ":beside"])
 def test_a_writer_stopped_between_its_check_and_its_commit_is_fenced_in_the_store(
-    beside: str, writers: Writers
+    beside: str, rounds: int, writers: Writers, tmp_path: Path
 ) -> None:
-    healthy = writers().start()
-    with Wire(healthy.endpoint) as wire:
-        report = join(wire, "job")
-    healthy.kill()
-    old = writers(fault=f"stop@commit.started:1{beside}").start()
+    """At its n-th commit, of which the first two begin the job."""
+    for number in range(rounds):
+        stopped_in_a_commit(writers, tmp_path / f"jobs-{number}", 3 + number % 10, beside)
+
+
+def stopped_in_a_commit(writers: Writers, directory: Path, commit: int, beside: str) -> None:
+    old, sent = writers(directory, fault=f"stop@commit.started:{commit}{beside}").start(), Producer()
     with Wire(old.endpoint) as loyal:
-        loyal.send(Producer().change(report))
+        report = join(loyal, "job")
+        for _ in range(commit - 3):
+            applied_in(loyal.ask(sent.change(report)))
+        loyal.send(sent.change(report))
         old.wait_stopped()
         new = replaced(writers, old)
         with Wire(new.endpoint) as wire:
@@ -115,6 +124,26 @@ def test_a_writer_stopped_between_its_check_and_its_commit_is_fenced_in_the_stor
             assert loyal.hear(0.05) == []
             assert wire.document("job") == standing
             applied_in(wire.ask(Producer().change(report)))
+    new.kill()
+
+
+@pytest.mark.slow
+def test_a_writer_stopped_within_a_transaction_lets_another_one_in_beside_it(writers: Writers) -> None:
+    """Then nobody can take over, whatever became of the lock file: the answer names the file that is held."""
+    old, sent = writers(fault="stop@store.written:3").start(), Producer()
+    with Wire(old.endpoint) as loyal:
+        report = join(loyal, "job")
+        loyal.send(sent.change(report))
+        old.wait_stopped()
+        (private_folder(old.directory) / "lock").unlink()
+        new = writers(old.directory).launch()
+        assert new.first_line() == ""
+        assert new.wait_end() == EXIT_REFUSED
+        assert f"fuser -v {old.directory / 'jobs.sqlite'}" in new.log.read_text()
+        old.go_on()
+        assert old.wait_end() == EXIT_STORE
+    with Wire(new.start().endpoint) as wire:
+        applied_in(wire.ask(Producer().change(report)))
 
 
 def replaced(writers: Writers, old: WriterProcess) -> WriterProcess:

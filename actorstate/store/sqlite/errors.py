@@ -35,4 +35,7 @@ def typed(error: sqlite3.Error, path: Path) -> StoreError:
     if code & 0xFF in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
         hint = "keep a copy of the directory, then restore the newest backup of it"
         return StoreFailed(f"{path} is damaged ({error}); it was left as it is", hint=hint)
+    if code & 0xFF in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
+        hint = f"see which, and end it if it is stopped: fuser -v {path}"
+        return StoreFailed(f"another process is in the middle of writing {path}", hint=hint)
     return StoreFailed(f"{path} cannot be written or read: {error}")
