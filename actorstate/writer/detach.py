@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn, cast
 
 from actorstate.endpoint import Endpoint, private_folder
 from actorstate.errors import ActorStateError, WriterRunning, WriterUnavailable, from_wire
@@ -56,11 +56,12 @@ def detached(directory: Path, serve: Serve) -> Endpoint:
     os.close(childs)
     with os.fdopen(ours, "rb") as pipe:
         told = pipe.read()
-    if told and "error" not in (said := json.loads(told)):
+    said = cast("dict[str, Any]", json.loads(told or b"{}"))
+    if "pid" in said:
         return Endpoint(**said)
     os.waitpid(pid, 0)
-    if told:
-        raise from_wire(**said["error"])
+    if "code" in said:
+        raise from_wire(**said)
     raise WriterUnavailable(
         f"the writer of {directory} ended before it served: {_tail(log_path(directory), began_at)}",
         hint=f"read all that it said: less {log_path(directory)}",
@@ -94,8 +95,7 @@ def _live(output: int, pipe: int, serve: Serve) -> NoReturn:
         status = EXIT_REFUSED
         if not isinstance(error, WriterRunning):
             log.critical("the writer does not start: %s", error)
-        wire = {"code": error.code, "message": error.message, "hint": error.hint, "details": error.details}
-        _tell(pipe, {"error": wire})
+        _tell(pipe, {"code": error.code, "message": error.message, "hint": error.hint, "details": error.details})
     except BaseException:
         log.critical("the writer ends by a defect", exc_info=True)
     finally:
