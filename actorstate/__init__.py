@@ -5,7 +5,7 @@ from importlib import import_module
 from actorstate.client.run import Run
 from actorstate.client.sync import Client, connect
 from actorstate.config import VERSION, ClientSettings, WriterSettings
-from actorstate.core.messages.document import JobState
+from actorstate.core.messages.document import ItemState, JobState
 from actorstate.errors import ActorStateError, JobCancelled
 
 _ASYNCHRONOUS = ("AsyncClient", "connect_async")
@@ -15,6 +15,7 @@ __all__ = [
     "AsyncClient",  # pyright: ignore[reportUnsupportedDunderAll] - by __getattr__
     "Client",
     "ClientSettings",
+    "ItemState",
     "JobCancelled",
     "JobState",
     "Run",

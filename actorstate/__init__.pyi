@@ -3,7 +3,7 @@ from actorstate.client.aio import AsyncClient, connect_async
 from actorstate.client.run import Run
 from actorstate.client.sync import Client, connect
 from actorstate.config import ClientSettings, WriterSettings
-from actorstate.core.messages.document import JobState
+from actorstate.core.messages.document import ItemState, JobState
 from actorstate.errors import ActorStateError, JobCancelled
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "AsyncClient",
     "Client",
     "ClientSettings",
+    "ItemState",
     "JobCancelled",
     "JobState",
     "Run",

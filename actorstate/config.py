@@ -1,5 +1,6 @@
 """Frozen settings, with units in the names. Every bound says what happens when it is reached."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 VERSION = "0.1.0"
@@ -57,6 +58,8 @@ class ClientSettings:
     """A worker's beat while nothing else is said; replies bring control intents."""
     exit_flush_s: float = 5.0
     """How long leaving a block or the process waits for the last progress to be acknowledged."""
+    redact: Callable[[str], str] | None = None
+    """Given the text of each error that a worker reports, whole; what it returns leaves the process."""
     autostart: bool = True
     """Whether a writer is started where none runs; ACTORSTATE_AUTOSTART=0 in the environment forbids it too."""
     writer_idle_exit_s: float = 300.0

@@ -27,6 +27,7 @@ ActorStateError
     ├── CorruptJob            a digest does not match; the damaged rows are kept
     │   └── ForeignEdit       the file was edited by hand or by another program
     ├── OtherStore            the directory holds the other kind of store
+    ├── CorruptItem           items of a job's ledger are damaged; all others can be read
     ├── StoreTooNew           written by a later release
     ├── EpochFenced           another writer has taken the directory over
     └── WriterRunning         the directory already has a writer
@@ -263,6 +264,13 @@ class OtherStore(StoreError):
 
     code = "other_store"
     default_hint = "name it as it is: {location}"
+
+
+class CorruptItem(StoreError):
+    """Items of a job's ledger do not match their digest; told once all the others were handed out."""
+
+    code = "corrupt_item"
+    default_hint = "the job and its other items are whole; an outcome said anew replaces a damaged item"
 
 
 class StoreTooNew(StoreError):

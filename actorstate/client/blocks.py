@@ -9,8 +9,9 @@ from contextlib import AbstractContextManager
 
 from actorstate.client import exits
 from actorstate.client.operations import Seat
-from actorstate.client.run import MAX_NAME, Run, checked_name, read_document
+from actorstate.client.run import Run, read_document
 from actorstate.client.sender import Membership, Transport
+from actorstate.client.words import MAX_NAME, checked_name
 from actorstate.core.messages.replies import Applied
 from actorstate.core.messages.requests import Attach, CreateJob, Detach
 from actorstate.endpoint import process_space, process_started

@@ -19,9 +19,19 @@ from typing import Generic, NamedTuple, TypeVar, Unpack
 
 from actorstate.client.calls import checked_job_id
 from actorstate.client.options import JobOptions, checked_speed, new_job
+from actorstate.client.words import check_damaged
 from actorstate.core import codec
-from actorstate.core.messages.document import JobState
-from actorstate.core.messages.replies import Answer, Applied, Found, Listed, NotModified, Reply, WriterState
+from actorstate.core.messages.document import ItemOutcome, ItemState, JobState
+from actorstate.core.messages.replies import (
+    Answer,
+    Applied,
+    Found,
+    ItemsListed,
+    Listed,
+    NotModified,
+    Reply,
+    WriterState,
+)
 from actorstate.core.messages.requests import (
     ApproveJob,
     Ask,
@@ -32,15 +42,18 @@ from actorstate.core.messages.requests import (
     DeleteJob,
     FinishJob,
     Get,
+    ListItems,
     ListJobs,
+    RetryItems,
     RetryJob,
     ThrottleJob,
 )
-from actorstate.errors import ActorStateError, BadMessage, JobNotFound
+from actorstate.errors import ActorStateError, BadMessage, BadRequest, JobNotFound
 
 Result = TypeVar("Result")
 Item = TypeVar("Item")
 
+ITEMS_A_PAGE = 500
 WAIT_SLICE_S = 20.0
 """A long poll is renewed this often, so that a lost answer delays news by no more."""
 
@@ -161,16 +174,38 @@ def watch(job: str) -> Stream[JobState]:
             yield Emit(state)
 
 
-def jobs(*, status: str | None = None, kind: str | None = None, health: str | None = None) -> Stream[JobState]:
-    """All jobs that match, in the order of their ids, fetched page by page."""
+def jobs(
+    *, status: str | None = None, kind: str | None = None, health: str | None = None, newest: bool = False
+) -> Stream[JobState]:
+    """All jobs that match, in the order of their ids or the newest first, fetched page by page."""
     after = ""
     while True:
-        page = yield from asked(ListJobs(status, kind, health, after), Listed)
+        page = yield from asked(ListJobs(status, kind, health, after, newest=newest), Listed)
         for packed in page.documents:
             yield Emit(codec.decode_state(packed))
         if not page.after:
             return
         after = page.after
+
+
+def items(
+    job: str, *, outcome: ItemOutcome | None = None, category: str | None = None, after: str = ""
+) -> Stream[ItemState]:
+    """The job's items that match, in the order of their keys (by UTF-8) above `after`, fetched page by page.
+
+    Where some are damaged, all others come first and then CorruptItem is raised. Raises JobNotFound.
+    """
+    damaged: list[str] = []
+    while True:
+        wanted = ListItems(checked_job_id(job), outcome, category, after, ITEMS_A_PAGE)
+        page = yield from asked(wanted, ItemsListed)
+        damaged += page.damaged
+        for packed in page.items:
+            yield Emit(codec.decode_item(packed))
+        if not page.after:
+            break
+        after = page.after
+    check_damaged(job, damaged)
 
 
 def pause(job: str, *, by: str = "") -> Operation[None]:
@@ -198,14 +233,31 @@ def fail(job: str, reason: str) -> Operation[None]:
     yield from changed(FinishJob(checked_job_id(job), "failed", reason[:2000]))
 
 
-def retry(job: str, *, from_start: bool = False, by: str = "") -> Operation[None]:
+def retry(job: str, *, where: str | None = None, from_start: bool = False, by: str = "") -> Operation[None]:
     """Opens a new attempt of a job that has ended, whichever way; the ended one is kept in `attempts`.
+
+    With `where` the job may be open as well: its failed items of that category are taken out of the counts,
+    and `job.retries()` hands them to a worker. Called again after a crash it goes on.
 
     It goes on from its checkpoints, tracks and counts; `from_start` drops them, and a given approval with
     them. Workers of the former attempt are fenced. Raises IllegalTransition while the job has not ended,
     Conflict where another job holds its unique key by now.
     """
-    yield from changed(RetryJob(checked_job_id(job), from_start, by))
+    if where is None:
+        yield from changed(RetryJob(checked_job_id(job), from_start, by))
+        return
+    if from_start:
+        raise BadRequest("from the start all items are done again: give `where` or `from_start`, not both")
+    if (yield from get(job)).finished:
+        yield from changed(RetryJob(job, by=by))
+    after = ""
+    while True:
+        page = yield from asked(ListItems(job, "failed", where, after, ITEMS_A_PAGE), ItemsListed)
+        if page.items:
+            yield from changed(RetryItems(job, tuple(codec.decode_item(packed).key for packed in page.items)))
+        if not page.after:
+            return
+        after = page.after
 
 
 def approve(job: str, *, question: str | None = None, by: str = "") -> Operation[None]:

@@ -9,11 +9,13 @@ from copy import copy
 from dataclasses import dataclass, field
 from itertools import islice
 
+from actorstate.client.words import bytes_of
 from actorstate.core.messages.document import Intent
-from actorstate.core.messages.requests import Counts, ErrorReport, Report, StepReport, TrackPoint
+from actorstate.core.messages.requests import Counts, ItemReport, Report, StepReport, TrackPoint
 
-MAX_ERRORS = 50
-"""The newest errors go to the writer's tail; all of them are counted."""
+FULL_ITEMS = 512
+FULL_ITEM_BYTES = 64 * 1024
+"""A report with so many items takes no further words: they go with the next one, in their order."""
 MAX_NAMES = 64
 MAX_STEPS = 256
 MAX_PIECES = 4_096
@@ -33,24 +35,23 @@ class Pending:
     question: str | None = None
     throttled_s: float = 0.0
     throttles: int = 0
-    error_count: int = 0
+    item_bytes: int = 0
     tracks: dict[str, TrackPoint] = field(default_factory=dict[str, TrackPoint])
     checkpoints: dict[str, bytes] = field(default_factory=dict[str, bytes])
     meta: dict[str, bytes] = field(default_factory=dict[str, bytes])
     steps: list[StepReport] = field(default_factory=list[StepReport])
-    errors: list[ErrorReport] = field(default_factory=list[ErrorReport])
+    items: list[ItemReport] = field(default_factory=list[ItemReport])
     anything: bool = False
 
     def add_counts(self, counts: Counts) -> None:
         """Adds increments."""
         self.counts = counts if self.counts is None else _sum(self.counts, counts)
 
-    def add_errors(self, errors: Iterable[ErrorReport]) -> None:
-        """Adds rows' failures; only the newest are kept, all are counted."""
-        for error in errors:
-            self.errors.append(error)
-            self.error_count += 1
-        del self.errors[:-MAX_ERRORS]
+    def add_items(self, items: Iterable[ItemReport]) -> None:
+        """Adds outcomes for the ledger; what they count for is added apart."""
+        for item in items:
+            self.items.append(item)
+            self.item_bytes += bytes_of(item)
 
     def take(self, job: str, worker: str, incarnation: int) -> Report:
         """The next report. What does not fit stays; counts always go first."""
@@ -64,8 +65,7 @@ class Pending:
             checkpoints=_first(self.checkpoints),
             phase=self.phase,
             steps=self._first_steps(),
-            errors=tuple(self.errors),
-            error_count=self.error_count,
+            items=tuple(self.items),
             meta=_first(self.meta),
             throttled_s=self.throttled_s,
             throttles=self.throttles,
@@ -81,8 +81,8 @@ class Pending:
 
     def _forget(self, report: Report) -> None:
         self.counts, self.total, self.phase, self.acknowledged, self.question = None, None, None, None, None
-        self.throttled_s, self.throttles, self.error_count = 0.0, 0, 0
-        self.errors = []
+        self.throttled_s, self.throttles = 0.0, 0
+        self.items, self.item_bytes = [], 0
         self.steps = self.steps[len(report.steps) :]
         self.tracks = {}
         self.checkpoints = {name: data for name, data in self.checkpoints.items() if name not in report.checkpoints}
@@ -93,7 +93,7 @@ class Pending:
         """A copy whose lists and dicts are its own."""
         twin = copy(self)
         twin.tracks, twin.checkpoints, twin.meta = dict(self.tracks), dict(self.checkpoints), dict(self.meta)
-        twin.steps, twin.errors = list(self.steps), list(self.errors)
+        twin.steps, twin.items = list(self.steps), list(self.items)
         return twin
 
 
@@ -102,18 +102,39 @@ Piece = Callable[[Pending], None]
 
 @dataclass(slots=True, eq=False, repr=False)
 class Book:
-    """What is merged, and the pieces said since."""
+    """What is merged, and the pieces said since. `earlier` reports are full; what follows them waits for them.
+
+    So each report is what was said up to some piece, whole pieces alone: counts, positions and items that belong
+    together are stored by one commit.
+    """
 
     pending: Pending = field(default_factory=Pending)
     pieces: list[Piece] = field(default_factory=list[Piece])
+    earlier: tuple[Pending, ...] = ()
 
     def merged(self) -> "Book":
         """The same words in a new book without loose pieces; this one stays as it is."""
-        pending = self.pending.copied()
+        pending, earlier = self.pending.copied(), list(self.earlier)
         for piece in self.pieces:
+            if len(pending.items) >= FULL_ITEMS or pending.item_bytes >= FULL_ITEM_BYTES:
+                earlier.append(pending)
+                pending = Pending()
             piece(pending)
             pending.anything = True
-        return Book(pending)
+        return Book(pending, earlier=tuple(earlier))
+
+    @property
+    def anything(self) -> bool:
+        """Whether there is something merged to say."""
+        return bool(self.earlier) or self.pending.anything
+
+    def take(self, job: str, worker: str, incarnation: int) -> Report:
+        """The next report."""
+        first = self.earlier[0] if self.earlier else self.pending
+        report = first.take(job, worker, incarnation)
+        if self.earlier and not first.anything:
+            self.earlier = self.earlier[1:]
+        return report
 
 
 def counts_alone(report: Report) -> Report:
@@ -126,8 +147,7 @@ def counts_alone(report: Report) -> Report:
         total=report.total,
         tracks=report.tracks,
         phase=report.phase,
-        errors=report.errors,
-        error_count=report.error_count,
+        items=report.items,
         throttled_s=report.throttled_s,
         throttles=report.throttles,
         acknowledged=report.acknowledged,
@@ -144,6 +164,11 @@ def data_alone(report: Report) -> Iterator[tuple[str, Report]]:
         yield f"meta {name}", Report(*member, meta={name: packed})
     for step in report.steps:
         yield f"step {step.name}", Report(*member, steps=(step,))
+
+
+def rows_of(report: Report) -> int:
+    """How many rows the report counts, or retries."""
+    return rows_in(report.counts) + sum([item.retried for item in report.items])
 
 
 def rows_in(counts: Counts | None) -> int:

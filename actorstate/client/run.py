@@ -2,23 +2,33 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Iterator
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, TypeVar
 
 from actorstate.client.pace import Pace
-from actorstate.client.pending import Pending, Piece, rows_in
+from actorstate.client.pending import Pending, rows_in
+from actorstate.client.retries import Retries, retried
 from actorstate.client.sender import Membership, Sender, Totals, Transport
 from actorstate.client.track import Position, Turns, tracked
+from actorstate.client.words import (
+    MAX_TEXT,
+    checked_name,
+    counts_of,
+    in_chunks,
+    outcome_of,
+    redacted_text,
+    sendable_text,
+)
 from actorstate.core import codec
-from actorstate.core.messages.document import NOTHING, Document, Intent, Order, Track, order_of
+from actorstate.core.messages.document import NOTHING, Document, Intent, ItemState, Order, Track, order_of
 from actorstate.core.messages.payload import pack, unpack
 from actorstate.core.messages.replies import Found
 from actorstate.core.messages.requests import (
     MAX_COUNT,
     Counts,
-    ErrorReport,
     FinishJob,
     Get,
+    ItemReport,
     Report,
     StepReport,
     TrackPoint,
@@ -34,9 +44,6 @@ from actorstate.errors import (
 
 Row = TypeVar("Row")
 
-MAX_TEXT = 2_000
-MAX_KEY = 256
-MAX_NAME = 128
 MAX_THROTTLED_S = 1e6
 THROTTLE_SLICE_S = 5.0
 """A longer wait for a throttle is told in between, so that nobody takes the worker for stalled."""
@@ -99,21 +106,47 @@ class Run:
             pending.add_counts(counts)
             pending.total = pending.total if total is None else total
 
-        self._said(put, counts)
+        self.sender.say(put, counts)
+        self._charge(counts)
 
     def failed(self, key: object, error: object, *, category: str = "unknown") -> None:
-        """This row failed. Within a track it is the outcome of the present row."""
-        name = checked_name(category)
-        report = ErrorReport(sendable_text(key, MAX_KEY), sendable_text(error, MAX_TEXT), name)
-        self._outcome(Counts(failed=1, by_category={name: 1}), (report,))
+        """This row failed. Within a track it is the outcome of the present row.
 
-    def skipped(self, _key: object = None) -> None:
-        """This row was left out on purpose."""
-        self._outcome(Counts(skipped=1), ())
+        It is in the job's ledger by its key, with the first 2,000 characters of the error; without a key (None)
+        it is counted and in the tail of errors alone.
+        """
+        item = outcome_of(key, "failed", category, redacted_text(error, self.transport.settings.redact))
+        self._outcome(counts_of((item,)), (item,))
 
-    def duplicate(self, _key: object = None) -> None:
-        """This row was there already."""
-        self._outcome(Counts(duplicates=1), ())
+    def skipped(self, key: object = None) -> None:
+        """This row was left out on purpose; with a key it is in the ledger."""
+        self._outcome(Counts(skipped=1), () if key is None else (outcome_of(key, "skipped", None),))
+
+    def duplicate(self, key: object = None) -> None:
+        """This row was there already; with a key it is in the ledger."""
+        self._outcome(Counts(duplicates=1), () if key is None else (outcome_of(key, "duplicate", None),))
+
+    def items(
+        self, outcome: str, rows: Mapping[Any, object] | Iterable[object], *, category: str | None = None
+    ) -> None:
+        """Counts many items at once as `failed`, `skipped`, `duplicate` or `succeeded`, and keeps them in the ledger.
+
+        `rows` are their keys, or a mapping of keys to error texts; any number of them. Not for the present row of
+        a track, which is counted by itself.
+        """
+        for chunk in in_chunks(outcome, rows, category, self.transport.settings.redact):
+            self._said(chunk, counts_of(chunk))
+
+    def retries(self, *, every: int = 100, before_save: Callable[[], None] | None = None) -> Iterator[ItemState]:
+        """Yields the items that `client.retry(job, where=...)` wants done once more, until there are none.
+
+        Each has succeeded when the loop comes back, unless `failed`, `skipped` or `duplicate` was said in its
+        turn, and is counted once, whatever crashes. `before_save` is called every `every` items and at the end,
+        before their outcomes are said (commit your own database there). Where the loop is left within an item, it
+        comes again. Raises AlreadyTracked while another worker does them, JobCancelled, and at the end
+        CorruptItem, if the ledger has damaged ones.
+        """
+        return retried(Retries(self.transport, self.sender, self.member, self.turns, self.heed_row, before_save, every))
 
     def phase(self, text: str) -> None:
         """Names what the job is doing now."""
@@ -163,9 +196,8 @@ class Run:
 
     def fail(self, reason: object) -> None:
         """Ends the job as failed."""
-        self._finish(
-            FinishJob(self.job, "failed", sendable_text(reason, MAX_TEXT), self.worker, self.member.incarnation)
-        )
+        text = redacted_text(reason, self.transport.settings.redact)
+        self._finish(FinishJob(self.job, "failed", text, self.worker, self.member.incarnation))
 
     def track(
         self,
@@ -283,18 +315,19 @@ class Run:
             if intent != "cancel":
                 raise
 
-    def _outcome(self, counts: Counts, errors: tuple[ErrorReport, ...]) -> None:
-        if self.turns.set_outcome(counts, errors):
-            return
+    def _outcome(self, counts: Counts, items: tuple[ItemReport, ...]) -> None:
+        if not self.turns.set_outcome(counts, items):
+            self._said(items, counts)
 
+    def _said(self, items: tuple[ItemReport, ...], counts: Counts) -> None:
         def put(pending: Pending) -> None:
             pending.add_counts(counts)
-            pending.add_errors(errors)
+            pending.add_items(items)
 
-        self._said(put, counts)
+        self.sender.say(put, counts, len(items))
+        self._charge(counts)
 
-    def _said(self, piece: Piece, counts: Counts) -> None:
-        self.sender.say(piece, counts)
+    def _charge(self, counts: Counts) -> None:
         if self.sender.order.rows_per_s is not None:
             self._pace.charge(rows_in(counts))
 
@@ -324,13 +357,13 @@ class _TrackPort:
         transport.call(Report(member.job, member.worker, member.incarnation, tracks={self._name: point}))
         return read_document(transport, member.job).tracks[self._name]
 
-    def count(self, point: TrackPoint, counts: Counts, errors: tuple[ErrorReport, ...]) -> None:
+    def count(self, point: TrackPoint, counts: Counts, items: tuple[ItemReport, ...]) -> None:
         def put(pending: Pending) -> None:
             pending.add_counts(counts)
-            pending.add_errors(errors)
+            pending.add_items(items)
             pending.tracks[self._name] = point
 
-        self._run.sender.say(put, counts)
+        self._run.sender.say(put, counts, len(items))
 
     def save(self, position: Position, *, live: bool) -> None:
         if self._before_save is not None:
@@ -361,15 +394,3 @@ def read_document(transport: Transport, job: str) -> Document:
     if not isinstance(answer, Found):
         raise JobNotFound(f"there is no job {job!r}", job=job)
     return codec.decode_document(answer.document)
-
-
-def checked_name(text: str) -> str:
-    """A name of 1 to 128 characters; raises BadRequest."""
-    if not 1 <= len(text) <= MAX_NAME:
-        raise BadRequest(f"a name has 1 to {MAX_NAME} characters, not {len(text)}")
-    return sendable_text(text, MAX_NAME)
-
-
-def sendable_text(value: object, limit: int) -> str:
-    """Text as it may go over the wire: bounded, and without lone surrogates, which error texts can hold."""
-    return str(value)[:limit].encode("utf-8", "replace").decode()

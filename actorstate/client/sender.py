@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from actorstate.client.calls import Call
-from actorstate.client.pending import MAX_PIECES, Book, Piece, counts_alone, data_alone, rows_in
+from actorstate.client.pending import MAX_PIECES, Book, Piece, counts_alone, data_alone, rows_in, rows_of
 from actorstate.config import ClientSettings
 from actorstate.core.messages.document import Order
 from actorstate.core.messages.replies import Reply
@@ -28,6 +28,8 @@ from actorstate.errors import (
 
 JOIN_S = 0.5
 """How long closing waits for the thread; it is a daemon, and has nothing left to say."""
+MAX_UNSAID_ITEMS = 20_000
+"""Outcomes for the ledger that wait to be sent; whoever says one more waits, then gets WriterUnavailable."""
 AGAIN_AFTER_S = 0.2
 """Pause before a report is tried again when a whole deadline went by without an answer."""
 
@@ -75,7 +77,7 @@ class Sender:
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._book = Book()
-        self._said = self._heard = 0
+        self._said = self._heard = self._unsaid_items = 0
         self._urgent = False
         self._closing = False
         self._failure: ActorStateError | None = None
@@ -89,14 +91,16 @@ class Sender:
         self._thread = threading.Thread(target=self._work, name=f"actorstate-{member.job}", daemon=True)
         self._thread.start()
 
-    def say(self, piece: Piece, counts: Counts | None = None) -> int:
-        """Adds a piece, in which `counts` are, to the next report and returns its place in line.
+    def say(self, piece: Piece, counts: Counts | None = None, items: int = 0) -> int:
+        """Adds a piece, in which `counts` and so many `items` are, to a report and returns its place in line.
 
-        Raises what ended the run.
+        Raises what ended the run; WriterUnavailable when the writer is away and too many items wait for it.
         """
         self.check_process()
         with self._lock:
             self._check_failure()
+            if items:
+                self._wait_room(items)
             if len(self._book.pieces) >= MAX_PIECES:
                 self._book = self._book.merged()
             self._book.pieces.append(piece)
@@ -105,6 +109,22 @@ class Sender:
                 self.totals = Totals(self.totals.sent + rows_in(counts), self.totals.acknowledged)
             self._changed.notify_all()
             return self._said
+
+    def _wait_room(self, items: int) -> None:
+        """Called with the lock held. Counts may be merged for ever; items cannot."""
+        timeout_s = self._transport.settings.timeout_s
+        if self._unsaid_items + items > MAX_UNSAID_ITEMS:
+            self._urgent = True
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self._unsaid_items + items <= MAX_UNSAID_ITEMS or self._failure, timeout_s)
+            self._check_failure()
+        if self._unsaid_items + items > MAX_UNSAID_ITEMS:
+            raise WriterUnavailable(
+                f"the writer did not answer within {timeout_s:g} s, and {self._unsaid_items:,} outcomes of job "
+                f"{self._member.job!r} wait for it; they are kept, this one was not taken",
+                hint="say it again later; to see what is wrong: actorstate doctor DIR",
+            )
+        self._unsaid_items += items
 
     def wait_heard(self, place: int, timeout_s: float, name: str = "") -> None:
         """Returns once all up to `place` is durable. Raises why `name` (or, without one, anything) was refused.
@@ -209,7 +229,7 @@ class Sender:
         """The next report once it is due, or None when a beat or the end is. Called with the lock held."""
         beat_at = time.monotonic() + self._transport.settings.heartbeat_s
         while not self._closing:
-            now, something = time.monotonic(), self._book.pieces or self._book.pending.anything
+            now, something = time.monotonic(), self._book.pieces or self._book.anything
             if something and (self._urgent or now >= next_report):
                 return self._take()
             if now >= beat_at:
@@ -219,8 +239,8 @@ class Sender:
 
     def _take(self) -> tuple[Report, int]:
         book = self._book = self._book.merged()
-        report = book.pending.take(self._member.job, self._member.worker, self._member.incarnation)
-        if book.pending.anything:
+        report = book.take(self._member.job, self._member.worker, self._member.incarnation)
+        if book.anything:
             return report, self._heard
         self._urgent = False
         return report, self._said
@@ -231,7 +251,8 @@ class Sender:
         except BadRequest:
             reply = self._send_apart(report)
         with self._lock:
-            self.totals = Totals(self.totals.sent, self.totals.acknowledged + rows_in(report.counts))
+            self.totals = Totals(self.totals.sent, self.totals.acknowledged + rows_of(report))
+            self._unsaid_items -= len(report.items)
             self._heard, self._trouble = max(self._heard, place), None
             self.order = Order(reply.intent, reply.asked, reply.waiting, reply.rows_per_s)
             self._changed.notify_all()

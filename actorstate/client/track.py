@@ -12,7 +12,7 @@ from typing import Protocol, TypeVar
 
 from actorstate.core.messages.document import Track
 from actorstate.core.messages.payload import pack, unpack
-from actorstate.core.messages.requests import Counts, ErrorReport, TrackPoint
+from actorstate.core.messages.requests import Counts, ItemReport, TrackPoint
 from actorstate.errors import BadRequest
 
 Row = TypeVar("Row")
@@ -50,7 +50,7 @@ class Turn:
     """The outcome of one row, succeeded until somebody says otherwise."""
 
     counts: Counts = SUCCEEDED
-    errors: tuple[ErrorReport, ...] = ()
+    items: tuple[ItemReport, ...] = ()
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -73,12 +73,12 @@ class Turns:
         if not turns:
             self._by_thread.pop(threading.get_ident(), None)
 
-    def set_outcome(self, counts: Counts, errors: tuple[ErrorReport, ...]) -> bool:
+    def set_outcome(self, counts: Counts, items: tuple[ItemReport, ...]) -> bool:
         """Whether this thread has a row, which now has this outcome."""
         turns = self._by_thread.get(threading.get_ident())
         if not turns:
             return False
-        turns[-1].counts, turns[-1].errors = counts, turns[-1].errors + errors
+        turns[-1].counts, turns[-1].items = counts, turns[-1].items + items
         return True
 
 
@@ -91,7 +91,7 @@ class Port(Protocol):
         """Takes the track name; raises AlreadyTracked."""
         ...
 
-    def count(self, point: TrackPoint, counts: Counts, errors: tuple[ErrorReport, ...]) -> None:
+    def count(self, point: TrackPoint, counts: Counts, items: tuple[ItemReport, ...]) -> None:
         """One row's outcome together with the position after it."""
         ...
 
@@ -162,7 +162,7 @@ def _end_row(port: Port, position: Position, turn: Turn) -> None:
     if fresh:
         counted = position.counted + 1 if by_key else position.seen
         point = TrackPoint(counted, position.done, _packed(position.key), _packed(position.done_key))
-        port.count(point, turn.counts, turn.errors)
+        port.count(point, turn.counts, turn.items)
         position.counted, position.counted_key = counted, position.key
     position.ended, position.ended_key = position.seen, position.key
 

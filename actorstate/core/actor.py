@@ -14,7 +14,7 @@ from actorstate.core import codec
 from actorstate.core.evolve import evolve
 from actorstate.core.job import claimed_key, decide
 from actorstate.core.ledger import Entry
-from actorstate.core.messages.document import TERMINAL, Document, Item, Order, order_of
+from actorstate.core.messages.document import TERMINAL, Document, ItemState, Order, order_of
 from actorstate.core.messages.replies import Applied, Change, ChangeBody, Finding, Keyframe, Receipt
 from actorstate.core.messages.requests import (
     Ask,
@@ -78,7 +78,7 @@ class Staged:
     changes: list[bytes] = field(default_factory=list[bytes])
     frame: Keyframe | None = None
     keyframe: bytes | None = None
-    items: dict[str, Item] = field(default_factory=dict[str, Item])
+    items: dict[str, ItemState] = field(default_factory=dict[str, ItemState])
 
 
 class Actor:

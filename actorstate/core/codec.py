@@ -6,7 +6,7 @@ from typing import TypeVar
 import msgspec
 from msgspec.structs import replace
 
-from actorstate.core.messages.document import Document, Item, JobState
+from actorstate.core.messages.document import Document, ItemState, JobState
 from actorstate.core.messages.replies import Change, JobsChanged, Keyframe, Reply
 from actorstate.core.messages.requests import Request
 from actorstate.errors import BadMessage, CorruptJob
@@ -20,7 +20,7 @@ _request_decoder = msgspec.msgpack.Decoder(Request)
 _replies_decoder = msgspec.msgpack.Decoder(list[Reply])
 _document_decoder = msgspec.msgpack.Decoder(Document)
 _state_decoder = msgspec.msgpack.Decoder(JobState)
-_item_decoder = msgspec.msgpack.Decoder(Item)
+_item_decoder = msgspec.msgpack.Decoder(ItemState)
 _change_decoder = msgspec.msgpack.Decoder(Change)
 _keyframe_decoder = msgspec.msgpack.Decoder(Keyframe)
 _jobs_changed_decoder = msgspec.msgpack.Decoder(JobsChanged)
@@ -82,7 +82,7 @@ def decode_keyframe(stored: bytes) -> Keyframe:
         raise CorruptJob(f"a stored keyframe cannot be read: {error}") from error
 
 
-def decode_item(stored: bytes | msgspec.Raw) -> Item:
+def decode_item(stored: bytes | msgspec.Raw) -> ItemState:
     """An item of the ledger. Raises CorruptJob."""
     try:
         return _item_decoder.decode(stored)

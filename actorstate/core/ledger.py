@@ -14,7 +14,7 @@ from datetime import datetime
 
 from msgspec.structs import replace
 
-from actorstate.core.messages.document import Document, Item, Progress
+from actorstate.core.messages.document import Document, ItemState, Progress
 from actorstate.core.messages.replies import Taken
 from actorstate.core.messages.requests import Counts, ErrorReport, ItemReport, Report, RetryItems
 
@@ -24,7 +24,7 @@ MAX_NAMED = 63
 """Categories of one message; failures of further ones are counted under `other`."""
 OTHER, UNKNOWN = "other", "unknown"
 
-Rows = Mapping[str, Item]
+Rows = Mapping[str, ItemState]
 
 
 @dataclass(slots=True)
@@ -32,7 +32,7 @@ class Entry:
     """What is stored of a report or a retry: the change without its items, the rows, and what is taken back."""
 
     body: Report | RetryItems
-    rows: dict[str, Item] = field(default_factory=dict[str, Item])
+    rows: dict[str, ItemState] = field(default_factory=dict[str, ItemState])
     taken: Taken | None = None
     retrying: int = 0
 
@@ -92,12 +92,12 @@ def _reported(body: Report, rows: Rows, at: datetime) -> Entry:
     return entry
 
 
-def _row(item: ItemReport, before: Item | None, at: datetime) -> Item:
+def _row(item: ItemReport, before: ItemState | None, at: datetime) -> ItemState:
     category = item.category or (UNKNOWN if item.outcome == "failed" else "")
     if before is None:
-        return Item(item.key, item.outcome, at, at, category, 1, item.error)
+        return ItemState(item.key, item.outcome, at, at, category, 1, item.error)
     if item.outcome == "failed":
-        return Item(item.key, "failed", before.first_at, at, category, before.attempts + 1, item.error)
+        return ItemState(item.key, "failed", before.first_at, at, category, before.attempts + 1, item.error)
     return replace(before, outcome=item.outcome, last_at=at, attempts=before.attempts + 1)
 
 

@@ -99,6 +99,16 @@ def a_negative_count(stage: Stage) -> None:
         run.progress(succeeded=-1)
 
 
+@raises(errors.CorruptItem)
+def a_rotten_row_in_the_ledger(stage: Stage) -> None:
+    client = stage.served()
+    client.create("job")
+    with client.attach("job") as run:
+        run.failed("row-7", "timeout")
+    stage.database().execute("UPDATE items SET body = body || X'00'").connection.commit()
+    list(client.items("job"))
+
+
 @raises(errors.BadJobId)
 def a_path_as_an_id(stage: Stage) -> None:
     stage.served().get("../etc/passwd")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from actorstate.core import codec
 from actorstate.core.evolve import evolve
 from actorstate.core.ledger import MAX_TOLD, Entry, entered, keys_in
-from actorstate.core.messages.document import Document, Item, Progress
+from actorstate.core.messages.document import Document, ItemState, Progress
 from actorstate.core.messages.replies import Change
 from actorstate.core.messages.requests import Counts, ErrorReport, ItemReport, Report, RetryItems
 from tests.support.core import EPOCH, JOB, START, Rehearsal, a_job, begun, moment, report
@@ -20,7 +20,7 @@ class Ledger:
     """A job and its ledger, changed by reports as the writer does it; each change is decoded before it counts."""
 
     def __init__(self) -> None:
-        self.document, self.rows = a_job(), dict[str, Item]()
+        self.document, self.rows = a_job(), dict[str, ItemState]()
 
     def take(self, body: Report | RetryItems) -> Entry:
         entry = entered(body, {key: self.rows[key] for key in keys_in(body) if key in self.rows}, self.now.wall)
@@ -89,9 +89,9 @@ def test_an_outcome_is_not_in_the_ledger() -> None:
     ledger = Ledger()
     entry = ledger.say(failed("a"), ItemReport("b", "skipped"), ItemReport("c", "duplicate"))
     assert entry.rows == {
-        "a": Item("a", "failed", moment(3).wall, moment(3).wall, "network", 1, "timeout"),
-        "b": Item("b", "skipped", moment(3).wall, moment(3).wall),
-        "c": Item("c", "duplicate", moment(3).wall, moment(3).wall),
+        "a": ItemState("a", "failed", moment(3).wall, moment(3).wall, "network", 1, "timeout"),
+        "b": ItemState("b", "skipped", moment(3).wall, moment(3).wall),
+        "c": ItemState("c", "duplicate", moment(3).wall, moment(3).wall),
     }
     assert ledger.progress == Progress(None, 3, 0, 1, 1, 1, by_category={"network": 1})
     assert [error.key for error in ledger.document.errors] == ["a"]
@@ -102,7 +102,7 @@ def test_an_item_said_again_forgets_when_it_was_first_seen() -> None:
     ledger = Ledger()
     ledger.say(failed("a", "network", "first"))
     ledger.say(failed("a", "validation", "second"))
-    assert ledger.rows["a"] == Item("a", "failed", moment(3).wall, moment(4).wall, "validation", 2, "second")
+    assert ledger.rows["a"] == ItemState("a", "failed", moment(3).wall, moment(4).wall, "validation", 2, "second")
     ledger.say(ItemReport("a", "skipped"))
     row = ledger.rows["a"]
     assert (row.outcome, row.category, row.attempts, row.error) == ("skipped", "validation", 3, "second")
@@ -241,7 +241,7 @@ def test_the_ledger_and_the_counts_say_different_things(steps: list[Any]) -> Non
         assert told.by_category == by_category(ledger.rows)
 
 
-def by_category(rows: Mapping[str, Item]) -> dict[str, int]:
+def by_category(rows: Mapping[str, ItemState]) -> dict[str, int]:
     found: dict[str, int] = {}
     for row in rows.values():
         if row.outcome == "failed":
@@ -249,7 +249,7 @@ def by_category(rows: Mapping[str, Item]) -> dict[str, int]:
     return found
 
 
-def taken(rehearsal: Rehearsal, body: Report | RetryItems, rows: dict[str, Item]) -> dict[str, Item]:
+def taken(rehearsal: Rehearsal, body: Report | RetryItems, rows: dict[str, ItemState]) -> dict[str, ItemState]:
     """Sends `body` to the actor as the writer does; the rows that it stages."""
     rehearsal.seconds += 1
     entry = entered(body, rows, rehearsal.now.wall)

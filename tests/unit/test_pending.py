@@ -6,11 +6,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actorstate.client.pending import MAX_ERRORS, MAX_NAMES, MAX_REPORT_BYTES, MAX_STEPS, Book, Pending, counts_alone
+from actorstate.client.pending import (
+    FULL_ITEM_BYTES,
+    FULL_ITEMS,
+    MAX_NAMES,
+    MAX_REPORT_BYTES,
+    MAX_STEPS,
+    Book,
+    Pending,
+    counts_alone,
+    rows_of,
+)
 from actorstate.client.track import MAX_KEY_BYTES
+from actorstate.client.words import chunked
 from actorstate.config import WriterSettings
 from actorstate.core import codec
-from actorstate.core.messages.requests import Counts, ErrorReport, Report, Request, StepReport, TrackPoint
+from actorstate.core.messages.requests import Counts, ItemReport, Report, Request, StepReport, TrackPoint
 
 Say = Callable[[Pending], None]
 
@@ -22,7 +33,7 @@ def counting(counts: Counts) -> Say:
 def failing(number: int) -> Say:
     def put(pending: Pending) -> None:
         pending.add_counts(Counts(failed=1, by_category={f"category-{number}": 1}))
-        pending.add_errors([ErrorReport(str(number), "does not parse")])
+        pending.add_items([ItemReport(str(number), "failed", f"category-{number}", "does not parse")])
 
     return put
 
@@ -45,9 +56,11 @@ def by_key(name: str) -> Say:
     return lambda pending: pending.tracks.__setitem__(name, point)
 
 
-def naming_errors(text: str) -> Say:
-    """As many errors as a report holds, under names as long as they may be."""
-    return lambda pending: pending.add_errors([ErrorReport("é" * 256, text)] * MAX_ERRORS)
+def full_of_items(text: str) -> Say:
+    """A piece as large as they come, after one that almost fills its report; keys as long as they may be."""
+    item = ItemReport("𝄞" * 256, "failed", "𝄞" * 128, text)
+    first, second = next(chunked([item] * 500)), next(chunked([item] * 500))
+    return lambda pending: pending.add_items(first + second)
 
 
 def throttling(seconds: float) -> Say:
@@ -67,8 +80,8 @@ def said(book: Book, *pieces: Say) -> Book:
 def taken(book: Book) -> list[Report]:
     """All reports that it takes until nothing is left."""
     reports: list[Report] = []
-    while book.pending.anything:
-        reports.append(book.pending.take("job", "w", 1))
+    while book.anything:
+        reports.append(book.take("job", "w", 1))
         assert len(reports) < 1_000, "it never comes to an end"
     return reports
 
@@ -93,8 +106,7 @@ def in_order(reports: list[Report]) -> dict[str, object]:
     merged["steps"] = [step.name for report in reports for step in report.steps]
     merged["throttled_s"] = sum(report.throttled_s for report in reports)
     merged["throttles"] = sum(report.throttles for report in reports)
-    merged["error_count"] = sum(report.error_count for report in reports)
-    merged["errors"] = [error.key for report in reports for error in report.errors][-MAX_ERRORS:]
+    merged["items"] = [item.key for report in reports for item in report.items]
     return merged
 
 
@@ -117,8 +129,8 @@ def test_what_is_said_between_reports_is_lost_or_doubled(rounds: list[list[Say]]
     for put in rounds:
         now_and_then = said(now_and_then, *put)
         at_once = said(at_once, *put)
-        if now_and_then.pending.anything:
-            reports.append(now_and_then.pending.take("job", "w", 1))
+        if now_and_then.anything:
+            reports.append(now_and_then.take("job", "w", 1))
     reports += taken(now_and_then)
     assert in_order(reports) == in_order(taken(at_once))
 
@@ -146,7 +158,7 @@ def test_a_signal_while_merging_changes_the_book() -> None:
         book.merged()
     [report] = taken(book.merged())
     assert report.counts == Counts(succeeded=2, failed=1, by_category={"category-1": 1})
-    assert (len(report.errors), report.error_count, report.meta, len(report.steps)) == (1, 1, {"a": b"1"}, 1)
+    assert (len(report.items), report.meta, len(report.steps)) == (1, {"a": b"1"}, 1)
 
 
 def test_an_empty_report_has_something_to_say() -> None:
@@ -189,11 +201,11 @@ def test_a_report_is_larger_than_a_frame_may_be(what: str) -> None:
 
 
 def test_a_full_report_is_larger_than_a_frame_may_be() -> None:
-    data, text = b"x" * (MAX_REPORT_BYTES // 4), "é" * 2_000
+    data, text = b"x" * (MAX_REPORT_BYTES // 4), "𝄞" * 2_000
     puts: list[Say] = []
     for number in range(40):
         puts += [naming("checkpoints", f"{number}", data), naming("meta", f"{number}", data), stepping("s", data)]
-    puts += [naming_errors(text), *(by_key(f"track-{number}") for number in range(1_000))]
+    puts += [full_of_items(text), *(by_key(f"track-{number}") for number in range(1_000))]
     for report in taken(said(Book(), *puts)):
         assert len(codec.encode(Request(1, report))) < WriterSettings().max_frame_bytes
 
@@ -207,10 +219,50 @@ def test_categories_beyond_the_limit_are_not_counted() -> None:
     assert report.counts.by_category["other"] == 2 * MAX_NAMES + 1
 
 
-def test_the_oldest_errors_are_kept_in_place_of_the_newest() -> None:
-    [report] = taken(said(Book(), *map(failing, range(2 * MAX_ERRORS))))
-    assert [error.key for error in report.errors] == [str(number) for number in range(MAX_ERRORS, 2 * MAX_ERRORS)]
-    assert report.error_count == 2 * MAX_ERRORS
+def test_items_beyond_a_report_are_lost_or_doubled() -> None:
+    reports = taken(said(Book(), *map(failing, range(3 * FULL_ITEMS + 1))))
+    assert [item.key for report in reports for item in report.items] == [str(n) for n in range(3 * FULL_ITEMS + 1)]
+    assert max(len(report.items) for report in reports) == FULL_ITEMS
+
+
+def test_items_are_stored_without_what_they_count_for() -> None:
+    """However they are cut into reports, each one counts its own items, and its position is behind them."""
+
+    def tracked(number: int) -> Say:
+        def put(pending: Pending) -> None:
+            failing(number)(pending)
+            pending.tracks["t"] = TrackPoint(number + 1, 0)
+
+        return put
+
+    said_so_far = 0
+    for report in taken(said(Book(), *map(tracked, range(2 * FULL_ITEMS + 7)))):
+        said_so_far += len(report.items)
+        assert report.counts is not None
+        assert report.counts.failed == len(report.items) == rows_of(report)
+        assert report.tracks == {"t": TrackPoint(said_so_far, 0)}
+    assert said_so_far == 2 * FULL_ITEMS + 7
+
+
+def test_what_is_said_after_many_items_overtakes_them() -> None:
+    many = [failing(number) for number in range(FULL_ITEMS)]
+    first, second = taken(said(Book(), *many, naming("checkpoints", "default", b"1"), counting(Counts(succeeded=1))))
+    assert (len(first.items), first.checkpoints) == (FULL_ITEMS, {})
+    assert (second.items, second.checkpoints) == ((), {"default": b"1"})
+
+
+def test_long_errors_make_a_message_as_large_as_they_are() -> None:
+    text = "x" * 2_000
+    puts: list[Say] = [lambda pending: pending.add_items([ItemReport("k", "failed", "c", text)])] * 200
+    reports = taken(said(Book(), *puts))
+    assert sum(len(report.items) for report in reports) == 200
+    assert max(len(codec.encode(report)) for report in reports) < 2 * FULL_ITEM_BYTES
+
+
+def test_a_retried_item_is_counted_by_its_sender_as_well() -> None:
+    items = [ItemReport("a", "succeeded", retried=True), ItemReport("b", "failed")]
+    [report] = taken(said(Book(), lambda pending: pending.add_items(items), counting(Counts(failed=1))))
+    assert rows_of(report) == 2
 
 
 def test_the_newest_value_of_a_name_is_overtaken_by_an_older_one() -> None:
@@ -222,7 +274,7 @@ def test_the_newest_value_of_a_name_is_overtaken_by_an_older_one() -> None:
 
 def test_a_value_said_after_it_was_taken_is_lost() -> None:
     book = said(Book(), naming("meta", "a", b"1"))
-    first = book.pending.take("job", "w", 1)
+    first = book.take("job", "w", 1)
     book = said(book, naming("meta", "a", b"2"))
     assert (first.meta, taken(book)[0].meta) == ({"a": b"1"}, {"a": b"2"})
 
@@ -238,8 +290,7 @@ def test_counts_are_dropped_with_data_that_is_too_large() -> None:
         "incarnation",
         "counts",
         "tracks",
-        "errors",
-        "error_count",
+        "items",
         "throttled_s",
         "throttles",
     ):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from actorstate.client.track import Position, Turns, tracked
 from actorstate.core.messages.document import Track
 from actorstate.core.messages.payload import unpack
-from actorstate.core.messages.requests import Counts, ErrorReport, TrackPoint
+from actorstate.core.messages.requests import Counts, ItemReport, TrackPoint
 from actorstate.errors import BadRequest
 
 ROWS = 7
@@ -64,7 +64,7 @@ class Port:
     def claim(self) -> Track:
         return self.stored.track
 
-    def count(self, point: TrackPoint, counts: Counts, errors: tuple[ErrorReport, ...]) -> None:
+    def count(self, point: TrackPoint, counts: Counts, errors: tuple[ItemReport, ...]) -> None:
         self.happen("count")
         self.waiting.append((point, counts, len(errors)))
         self.counted.append(counts)
@@ -109,7 +109,7 @@ def work(port: Port, rows: list[int], every: int, *, by_key: bool) -> list[int]:
     with suppress(Crash):
         for row in track:
             if row % 3 == 1:
-                port.turns.set_outcome(Counts(failed=1), (ErrorReport(str(row), "x"),))
+                port.turns.set_outcome(Counts(failed=1), (ItemReport(str(row), "failed", "", "x"),))
             seen.append(row)
     return seen
 
@@ -295,7 +295,7 @@ def test_errors_of_one_row_replace_each_other() -> None:
     port = Port(Stored())
     for row in tracked(port, range(2), 100, None):
         for number in range(2 * row):
-            port.turns.set_outcome(Counts(failed=1), (ErrorReport(str(number), "x"),))
+            port.turns.set_outcome(Counts(failed=1), (ItemReport(str(number), "failed", "", "x"),))
     assert port.errors == [0, 2]
 
 

@@ -62,6 +62,7 @@ class AsyncClient:
     wait = carried(operations.wait)
     watch = streamed(operations.watch)
     jobs = streamed(operations.jobs)
+    items = streamed(operations.items)
     pause = carried(operations.pause)
     resume = carried(operations.resume)
     cancel = carried(operations.cancel)
@@ -75,7 +76,11 @@ class AsyncClient:
 
 
 def connect_async(
-    directory: str | Path, *, autostart: bool = True, settings: ClientSettings | None = None
+    directory: str | Path,
+    *,
+    autostart: bool = True,
+    redact: Callable[[str], str] | None = None,
+    settings: ClientSettings | None = None,
 ) -> AsyncClient:
     """An asyncio client for the writer of `directory`, under the same rules as `connect`."""
-    return AsyncClient(connect(directory, autostart=autostart, settings=settings))
+    return AsyncClient(connect(directory, autostart=autostart, redact=redact, settings=settings))

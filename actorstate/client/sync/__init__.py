@@ -75,6 +75,7 @@ class Client:
     wait = carried(operations.wait)
     watch = streamed(operations.watch)
     jobs = streamed(operations.jobs)
+    items = streamed(operations.items)
     pause = carried(operations.pause)
     resume = carried(operations.resume)
     cancel = carried(operations.cancel)
@@ -89,12 +90,21 @@ class Client:
     run = entered(operations.run)
 
 
-def connect(directory: str | Path, *, autostart: bool = True, settings: ClientSettings | None = None) -> Client:
+def connect(
+    directory: str | Path,
+    *,
+    autostart: bool = True,
+    redact: Callable[[str], str] | None = None,
+    settings: ClientSettings | None = None,
+) -> Client:
     """A client for the writer of `directory`; opens nothing: the first call does, and starts the writer if none runs.
 
     `json:///dir` names JSON files in /dir. A call that changes something begins a new directory, one that
     reads does not. With `autostart=False` (for servers, whose supervisor runs the writer) a call without a
-    writer ends with WriterUnavailable.
+    writer ends with WriterUnavailable. `redact` is given the text of each error that a worker reports, whole,
+    and returns what may leave the process.
     """
     chosen = settings or ClientSettings()
+    if redact is not None:
+        chosen = replace(chosen, redact=redact)
     return Client(located(directory), chosen if autostart else replace(chosen, autostart=False))

@@ -132,7 +132,7 @@ class RowError(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=Tr
     at: datetime
 
 
-class Item(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+class ItemState(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """What became of one item, in the ledger beside the job.
 
     `attempts` is how often an outcome was said of it; category and error are those of its last failure.

@@ -96,7 +96,7 @@ class SqliteStore:
     def commit(self, epoch: int, batch: Sequence[JobCommit]) -> None:  # noqa: C901 - one transaction, told in one piece
         """See Store."""
         rows = [_row(part.job, change) for part in batch if not part.deleted for change in part.changes]
-        items = rows_of(batch)
+        items = rows_of(batch) if any(part.items for part in batch) else []
         digests = [self._chain, *[row[4] for row in rows], *[row[-1] for row in items]]
         chain = blake2b(b"".join(digests), digest_size=16).digest()
         try:
