@@ -22,9 +22,10 @@ from msgspec.structs import replace
 
 from actorstate.core import codec
 from actorstate.core.actor import Actor
-from actorstate.core.messages.document import Health, Intent
-from actorstate.core.messages.replies import Applied, ChangeBody, WorkerJudged
+from actorstate.core.messages.document import Health, HealthRules, Intent, OnDead
+from actorstate.core.messages.replies import Applied, ChangeBody, JobExpired, WorkerJudged
 from actorstate.core.messages.requests import (
+    ApproveJob,
     Attach,
     ControlJob,
     Counts,
@@ -34,6 +35,8 @@ from actorstate.core.messages.requests import (
     FinishJob,
     Report,
     Request,
+    RetryJob,
+    ThrottleJob,
     TrackPoint,
 )
 from actorstate.core.receipts import PRODUCER_IDLE_S
@@ -43,6 +46,9 @@ from tests.support.plainjob import PlainJob, Refusal
 
 Key = tuple[bytes, int]
 names = st.sampled_from(["w1", "w2", "w3"])
+questions = st.sampled_from(["delete it?", "sure?"])
+first_questions = st.sampled_from([None, None, None, "may it begin?"])
+deaths = st.sampled_from(["nothing", "nothing", "fail", "free"])
 few = st.integers(0, 9)
 increments = st.builds(Counts, few, few, few, few, few)
 rarely = st.sampled_from([False, False, False, False, True])
@@ -113,24 +119,24 @@ class ActorMachine(RuleBasedStateMachine):
         self.recorded: list[Request] = []
         self.first_sent: dict[Key, float] = {}
         self.effects: Counter[Key] = Counter()
-        self.ends: dict[int, tuple[str, datetime | None, int]] = {}
+        self.ends: dict[tuple[int, int], tuple[str, datetime | None, int]] = {}
 
     @property
     def actor(self) -> Actor:
         return self.rehearsal.actor
 
-    @initialize(workers=st.sampled_from([0, 1, 2, 2, 3, 3]))
-    def begin(self, workers: int) -> None:
-        self.ask(CreateJob(JOB, total=100), P1)
+    @initialize(workers=st.sampled_from([0, 1, 2, 2, 3, 3]), on_dead=deaths, question=first_questions)
+    def begin(self, workers: int, on_dead: OnDead, question: str | None) -> None:
+        self.ask(CreateJob(JOB, total=100, health_rules=HealthRules(on_dead=on_dead), question=question), P1)
         for place in range(workers):
             self.ask(Attach(JOB, f"w{place + 1}", "host", 1), P1)
         self.commit()
 
     # What is asked for: at once, or held back until later.
 
-    @rule(kind=st.sampled_from(["job", "other"]), producer=st.sampled_from([P1, P2]))
-    def create(self, kind: str, producer: bytes) -> None:
-        self.ask(CreateJob(JOB, kind, total=100), producer)
+    @rule(kind=st.sampled_from(["job", "other"]), producer=st.sampled_from([P1, P2]), on_dead=deaths)
+    def create(self, kind: str, producer: bytes, on_dead: OnDead) -> None:
+        self.ask(CreateJob(JOB, kind, total=100, health_rules=HealthRules(on_dead=on_dead)), producer)
 
     @rule(worker=names, how=st.sampled_from(["", "", "exclusive", "take_over"]), later=st.booleans())
     def attach(self, worker: str, how: str, *, later: bool) -> None:
@@ -170,6 +176,33 @@ class ActorMachine(RuleBasedStateMachine):
     @rule(intent=st.sampled_from(["pause", "pause", "resume", "resume", "cancel"]), later=st.booleans())
     def control(self, intent: Intent, *, later: bool) -> None:
         self.ask(ControlJob(JOB, intent), P2, later=later)
+
+    @rule(from_start=st.booleans(), later=st.booleans())
+    def retry(self, *, from_start: bool, later: bool) -> None:
+        self.ask(RetryJob(JOB, from_start), P2, later=later)
+
+    @rule(worker=names, beside=stale, question=questions)
+    def ask_people(self, worker: str, beside: int, question: str) -> None:
+        self.ask(self.report_of(worker, beside, question=question), P1)
+
+    @rule(question=st.none() | questions, later=st.booleans())
+    def approve(self, question: str | None, *, later: bool) -> None:
+        self.ask(ApproveJob(JOB, question), P2, later=later)
+
+    @rule(limit=st.sampled_from([None, 0.5, 100.0]))
+    def throttle(self, limit: float | None) -> None:
+        self.ask(ThrottleJob(JOB, limit), P2)
+
+    @rule(beside_s=st.sampled_from([0, 0, 1]), now=rarely)
+    def expire(self, beside_s: int, *, now: bool) -> None:
+        """The writer found a time that may be over; the job may have been retried, and ended again, since."""
+        document = self.actor.staged.document if self.actor.staged else self.actor.document
+        if not now or document is None or document.finished_at is None:
+            return
+        finding = JobExpired(JOB, document.finished_at + timedelta(seconds=beside_s))
+        self.actor.judge(finding, self.rehearsal.now, EPOCH)
+        if self.staged.job.finished and not beside_s:
+            self.staged.job.apply(finding)
 
     @rule(now=rarely)
     def delete(self, *, now: bool) -> None:
@@ -262,7 +295,7 @@ class ActorMachine(RuleBasedStateMachine):
         document = self.actor.document
         if document is not None and document.finished:
             end = (document.status, document.finished_at, document.progress.processed)
-            assert self.ends.setdefault(self.committed.job.born, end) == end
+            assert self.ends.setdefault((self.committed.job.born, document.attempt), end) == end
 
     @invariant()
     def revisions_have_no_gap(self) -> None:
@@ -271,7 +304,7 @@ class ActorMachine(RuleBasedStateMachine):
 
     def ask(self, body: ChangeBody, producer: bytes, *, later: bool = False) -> None:
         """A request under the producer's next number."""
-        assert not isinstance(body, WorkerJudged)
+        assert not isinstance(body, WorkerJudged | JobExpired)
         self.numbers[producer] += 1
         number = self.numbers[producer]
         self.open[producer].add(number)

@@ -5,8 +5,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 
 from actorstate.core.messages.document import Document
-from actorstate.core.messages.replies import ChangeBody, WorkerJudged
+from actorstate.core.messages.replies import ChangeBody, JobExpired, WorkerJudged
 from actorstate.core.messages.requests import (
+    ApproveJob,
     Attach,
     ControlJob,
     CreateJob,
@@ -14,6 +15,8 @@ from actorstate.core.messages.requests import (
     Detach,
     FinishJob,
     Report,
+    RetryJob,
+    ThrottleJob,
 )
 from actorstate.errors import (
     ActorStateError,
@@ -53,6 +56,13 @@ class PlainTrack:
 
 
 @dataclass(slots=True)
+class PlainQuestion:
+    text: str
+    by: str
+    answered: bool = False
+
+
+@dataclass(slots=True)
 class PlainJob:
     """One job id: `exists` is false before its creation and after its deletion, `revision` goes on rising.
 
@@ -73,6 +83,16 @@ class PlainJob:
     tracks: dict[str, PlainTrack] = field(default_factory=dict)
     intent: str = ""
     intent_state: str = ""
+    on_dead: str = "nothing"
+    limit: float | None = None
+    first_question: str | None = None
+    questions: list[PlainQuestion] = field(default_factory=list)
+    ended: list[tuple[str, int]] = field(default_factory=list)
+
+    @property
+    def asks(self) -> bool:
+        """Whether a question is open."""
+        return bool(self.questions) and not self.questions[-1].answered
 
     @property
     def finished(self) -> bool:
@@ -108,7 +128,12 @@ class PlainJob:
             case WorkerJudged():
                 return self._is_attached(body) and self.workers[body.worker].health != body.health
             case _:
-                return True
+                return self._is_news(body)
+
+    def _is_news(self, body: ChangeBody) -> bool:
+        if isinstance(body, ApproveJob):
+            return self.asks
+        return not isinstance(body, ThrottleJob) or self.limit != body.rows_per_s
 
     def _has_effect_on_control(self, body: ControlJob) -> bool:
         if body.intent == "resume":
@@ -129,11 +154,46 @@ class PlainJob:
                 self._count(body)
             case ControlJob():
                 self._ask(body)
-            case DeleteJob():
+            case DeleteJob() | JobExpired():
                 self.exists = False
             case WorkerJudged():
                 self.workers[body.worker].health = body.health
+            case _:
+                self._heed_people(body)
         self._settle()
+
+    def _heed_people(self, body: ChangeBody) -> None:
+        if isinstance(body, RetryJob):
+            self._retry(body)
+        elif isinstance(body, ApproveJob):
+            self.questions[-1].answered = True
+            self.status = self._open_status() if self.status == "waiting" else self.status
+        elif isinstance(body, ThrottleJob):
+            self.limit = body.rows_per_s
+
+    def _retry(self, body: RetryJob) -> None:
+        self.ended.append((self.status, sum(self.outcomes[name] for name in OUTCOMES)))
+        self.intent = self.intent_state = ""
+        self.started = False
+        if body.from_start:
+            self.outcomes.clear()
+            self.checkpoints.clear()
+            self.tracks.clear()
+            self.questions.clear()
+            self._ask_first()
+        elif self.asks and self.questions[-1].by:
+            self.questions.pop()
+        self.status = "waiting" if self.asks else "pending"
+
+    def _ask_first(self) -> None:
+        if self.first_question is not None:
+            self.questions.append(PlainQuestion(self.first_question, ""))
+
+    def _open_status(self) -> str:
+        if self.asks:
+            return "waiting"
+        self.started = self.started or bool(self.workers)
+        return "running" if self.started else "pending"
 
     def check(self, document: Document | None) -> None:
         """Fails where the document is not this job."""
@@ -148,8 +208,16 @@ class PlainJob:
         assert {name: saved.packed for name, saved in document.checkpoints.items()} == self.checkpoints
         tracks = {name: (track.counted, track.done, track.worker) for name, track in document.tracks.items()}
         assert tracks == {name: (track.counted, track.done, track.holder[0]) for name, track in self.tracks.items()}
+        self._check_wishes(document)
         control = document.control
         assert ((control.intent, control.state) if control else ("", "")) == (self.intent, self.intent_state)
+
+    def _check_wishes(self, document: Document) -> None:
+        asked = [PlainQuestion(each.question, each.by, each.approved_at is not None) for each in document.approvals]
+        assert asked == self.questions
+        assert (document.throttle.rows_per_s if document.throttle else None) == self.limit
+        assert [(each.outcome, each.progress.processed) for each in document.attempts] == self.ended
+        assert document.attempt == len(self.ended) + 1
 
     def _check_counts(self, document: Document) -> None:
         progress = document.progress
@@ -165,14 +233,26 @@ class PlainJob:
             if not self.finished and any(worker.live for worker in self.workers.values()):
                 yield IllegalTransition
             return
+        if isinstance(body, RetryJob):
+            yield from () if self.finished else (IllegalTransition,)
+            return
         if self.finished and not self._may_follow_the_end(body):
             yield JobFinished
+        if isinstance(body, ApproveJob) and (
+            not self.questions or body.question not in {None, self.questions[-1].text}
+        ):
+            yield IllegalTransition
         if isinstance(body, ControlJob) and self.intent == "cancel" != body.intent:
             yield IllegalTransition
         if isinstance(body, Report | FinishJob):
             yield from self._objections_to_a_worker(body)
         if isinstance(body, Attach) and not body.take_over and any(self._stands_in_the_way_of(body)):
             yield AlreadyAttached
+
+    def _was_not_asked(self, body: ChangeBody) -> bool:
+        if not isinstance(body, ApproveJob):
+            return False
+        return not self.questions or body.question not in {None, self.questions[-1].text}
 
     def _may_follow_the_end(self, body: ChangeBody) -> bool:
         if isinstance(body, ControlJob):
@@ -214,6 +294,9 @@ class PlainJob:
 
     def _begin(self, body: CreateJob) -> None:
         begun = PlainJob(True, self.revision, body.kind, body.total, self.revision)
+        begun.on_dead, begun.first_question = body.health_rules.on_dead, body.question
+        begun._ask_first()
+        begun.status = begun._open_status()
         for each in fields(self):
             setattr(self, each.name, getattr(begun, each.name))
 
@@ -233,18 +316,25 @@ class PlainJob:
         worker = self.workers[body.worker]
         worker.health, worker.heard = "healthy", body.acknowledged or worker.heard
         self.checkpoints.update(body.checkpoints)
+        if body.question is not None:
+            self._put_question(body.question, body.worker)
         for name, point in body.tracks.items():
             track = self.tracks.setdefault(name, PlainTrack())
             track.counted, track.done = max(track.counted, point.counted), max(track.done, point.done)
             track.holder = (body.worker, body.incarnation) if point.live else ("", 0)
+
+    def _put_question(self, text: str, worker: str) -> None:
+        if self.asks or any(each.text == text and each.answered for each in self.questions):
+            return
+        self.questions.append(PlainQuestion(text, worker))
+        self.status = "waiting" if self.status == "running" else self.status
 
     def _ask(self, body: ControlJob) -> None:
         self.intent, self.intent_state = body.intent, "requested"
         for worker in self.workers.values():
             worker.heard = None
         if body.intent == "resume" and self.status == "paused":
-            self.started = self.started or bool(self.workers)
-            self.status = "running" if self.started else "pending"
+            self.status = self._open_status()
 
     def _settle(self) -> None:
         if self.intent and self.intent_state != "done" and not self.finished:
@@ -252,7 +342,19 @@ class PlainJob:
             self.intent_state = "done" if all(heard) else "acknowledged" if any(heard) else "requested"
             if self.intent_state == "done":
                 self.status = CARRIED_OUT.get(self.intent, self.status)
+        if not self.finished and self.on_dead != "nothing":
+            self._bury()
         if self.finished:
             self.workers.clear()
             for track in self.tracks.values():
                 track.holder = ("", 0)
+
+    def _bury(self) -> None:
+        dead = {name for name, worker in self.workers.items() if not worker.live}
+        if self.on_dead == "fail" and self.status == "running":
+            self.status = "failed" if dead and len(dead) == len(self.workers) else self.status
+            return
+        for name in dead:
+            del self.workers[name]
+        for track in self.tracks.values():
+            track.holder = ("", 0) if track.holder[0] in dead else track.holder
