@@ -128,6 +128,7 @@ def test_a_worker_that_waits_for_its_turn_hears_of_nothing(client: Client, job: 
     assert worker.seen <= 2
 
 
+@pytest.mark.slow
 def test_a_limit_is_forgotten_in_a_restart(writers: Writers) -> None:
     writer = writers().start()
     with connect(writer.directory, settings=LIVELY) as client:
@@ -141,6 +142,7 @@ def test_a_limit_is_forgotten_in_a_restart(writers: Writers) -> None:
         assert worker.seen <= 2
 
 
+@pytest.mark.slow
 def test_a_throttled_worker_counts_as_stalled(client: Client, job: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("actorstate.client.run.THROTTLE_SLICE_S", 0.1)
     client.create(job, stalled_after_s=1.0)

@@ -104,6 +104,7 @@ def test_the_seat_of_a_process_that_has_ended_is_kept_for_it(client: Client, ser
     assert client.get(job).progress.processed == 3
 
 
+@pytest.mark.slow
 def test_a_stopped_holder_keeps_its_seat_until_it_counts_as_dead(tmp_path: Path) -> None:
     with WriterThread(tmp_path), connect(tmp_path, settings=LIVELY) as client:
         client.create("job", late_after_s=0.5, dead_after_s=1.5)
@@ -144,6 +145,7 @@ def test_a_death_is_noticed_at_the_next_tick_only(without_ticks: Client, tmp_pat
         until(client, "job", lambda state: state.workers["one"].health == "dead")
 
 
+@pytest.mark.slow
 def test_a_worker_that_outlives_its_writer_dies_unnoticed(writers: Writers) -> None:
     writer = writers().start()
     with connect(writer.directory, settings=LIVELY) as client, ExitStack() as stack:
@@ -277,6 +279,7 @@ def healths(client: Client, job: str) -> str | None:
     return until(client, job, lambda state: state.health != "healthy").health
 
 
+@pytest.mark.slow
 def test_a_threshold_of_a_job_is_forgotten_with_the_writer(writers: Writers) -> None:
     writer = writers().start()
     with connect(writer.directory, settings=LIVELY) as client, ExitStack() as stack:

@@ -233,31 +233,28 @@ class PlainJob:
             if not self.finished and any(worker.live for worker in self.workers.values()):
                 yield IllegalTransition
             return
-        if isinstance(body, RetryJob):
-            yield from () if self.finished else (IllegalTransition,)
-            return
         if self.finished and not self._may_follow_the_end(body):
             yield JobFinished
-        if isinstance(body, ApproveJob) and (
-            not self.questions or body.question not in {None, self.questions[-1].text}
-        ):
-            yield IllegalTransition
-        if isinstance(body, ControlJob) and self.intent == "cancel" != body.intent:
+        if self._is_out_of_place(body):
             yield IllegalTransition
         if isinstance(body, Report | FinishJob):
             yield from self._objections_to_a_worker(body)
         if isinstance(body, Attach) and not body.take_over and any(self._stands_in_the_way_of(body)):
             yield AlreadyAttached
 
-    def _was_not_asked(self, body: ChangeBody) -> bool:
-        if not isinstance(body, ApproveJob):
-            return False
-        return not self.questions or body.question not in {None, self.questions[-1].text}
+    def _is_out_of_place(self, body: ChangeBody) -> bool:
+        if isinstance(body, ApproveJob):
+            return not self.questions or body.question not in {None, self.questions[-1].text}
+        if isinstance(body, ControlJob):
+            return self.intent == "cancel" != body.intent
+        return isinstance(body, RetryJob) and not self.finished
 
     def _may_follow_the_end(self, body: ChangeBody) -> bool:
         if isinstance(body, ControlJob):
             return (body.intent, self.status) == ("cancel", "cancelled")
-        return isinstance(body, Detach | WorkerJudged) or (isinstance(body, FinishJob) and body.status == self.status)
+        return isinstance(body, Detach | WorkerJudged | RetryJob) or (
+            isinstance(body, FinishJob) and body.status == self.status
+        )
 
     def _objections_to_a_worker(self, body: Report | FinishJob) -> Iterator[Refusal]:
         if isinstance(body, FinishJob):
