@@ -18,6 +18,7 @@ ActorStateError
 │   └── JobParked             the actor failed repeatedly; the job waits for a person
 ├── OutcomeUnknown            sent, but no answer tells whether it was applied
 ├── WriterUnavailable         no writer answered; a change was not sent, a read has no answer
+├── StaleMirror               a local copy is older than its reader takes
 ├── RunClosed                 the run's block was left, or belongs to another process
 ├── NotApproved               nobody has answered a worker's question in time; it stays open
 ├── JobCancelled              raised inside a worker's block; swallowed where the block ends
@@ -202,6 +203,16 @@ class WriterUnavailable(ActorStateError):
     code = "writer_unavailable"
     retryable = True
     default_hint = "start it: actorstate serve {directory}; if it should be running: actorstate doctor {directory}"
+
+
+class StaleMirror(ActorStateError):
+    """The mirror is older than the limit of `age_s`, or the job not as far as asked; it catches up by itself."""
+
+    code = "stale_mirror"
+    retryable = True
+    default_hint = (
+        "see whether its writer lives: actorstate doctor {directory}; to read it as it is: get(..., max_age_s=math.inf)"
+    )
 
 
 class RunClosed(ActorStateError):

@@ -319,7 +319,7 @@ def test_closing_leaves_a_waiting_task_for_ever(asking, client: Client, job: str
     before = client.create(job)
 
     async def main() -> None:
-        one = connect_async(asking().transport.blocking.directory, settings=HASTY)
+        one = connect_async(asking().transport.blocking.location.directory, settings=HASTY)
         waiting = asyncio.create_task(one.wait(job, after=before.revision, timeout_s=1.0))
         await one.get(job)
         await one.close()

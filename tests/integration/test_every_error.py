@@ -8,6 +8,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -253,6 +254,19 @@ def a_question_that_nobody_answers(stage: Stage) -> None:
     client.create("job")
     with client.attach("job") as run:
         run.wait_for_approval("12 groups to delete", timeout_s=0.05)
+
+
+@raises(errors.StaleMirror)
+def a_mirror_of_a_frozen_writer(stage: Stage) -> None:
+    client = stage.served(HASTY)
+    client.create("job")
+    mirror = stage.ends.enter_context(client.mirror(stale_after_s=0.5))
+    mirror.get("job")
+    assert stage.process is not None
+    with frozen(stage.process):
+        while mirror.age_s < 1.0:
+            threading.Event().wait(0.01)
+        mirror.get("job")
 
 
 @raises(errors.StoreError)

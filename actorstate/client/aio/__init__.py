@@ -3,15 +3,17 @@
 Nothing is opened at import or before the first use. One client may serve several event loops and threads.
 """
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from types import GenericAlias
 from typing import Any, Self
 
 from actorstate.client import operations
+from actorstate.client.aio.mirror import AsyncMirror
 from actorstate.client.aio.transport import AsyncTransport
 from actorstate.client.carried import Method, Parameters, as_method, item_of, result_of
+from actorstate.client.mirror import copy
+from actorstate.client.mirror.copy import Scope
 from actorstate.client.operations import Item, Operation, Result, Stream, next_item
 from actorstate.client.sync import Client, connect
 from actorstate.config import ClientSettings
@@ -39,6 +41,15 @@ def streamed(stream: Callable[Parameters, Stream[Item]]) -> Method[Parameters, A
     return as_method(stream, call, GenericAlias(AsyncIterator, item_of(stream)))
 
 
+def mirrored(scope: Callable[Parameters, Scope]) -> Method[Parameters, AsyncMirror]:
+    """A method that returns a mirror, for `async with`."""
+
+    def call(client: "AsyncClient", /, *args: Parameters.args, **kwargs: Parameters.kwargs) -> AsyncMirror:
+        return AsyncMirror(client.transport, scope(*args, **kwargs))
+
+    return as_method(scope, call, AsyncMirror)
+
+
 class AsyncClient:
     """The calls of `Client`, by the same names and rules. A task that is cancelled within one gives that call up."""
 
@@ -53,8 +64,7 @@ class AsyncClient:
 
     async def close(self) -> None:
         """Closes this process's sockets within `linger_s`; the client can be used again."""
-        self.transport.close_channels()
-        await asyncio.to_thread(self.transport.blocking.close)
+        await self.transport.close()
 
     create = carried(operations.create)
     get = carried(operations.get)
@@ -73,6 +83,7 @@ class AsyncClient:
     throttle = carried(operations.throttle)
     delete = carried(operations.delete)
     ask = carried(operations.ask)
+    mirror = mirrored(copy.mirror)
 
 
 def connect_async(

@@ -3,6 +3,7 @@
 import asyncio
 import threading
 import time
+from typing import Protocol
 
 from actorstate.client.aio.channel import Channel
 from actorstate.client.calls import Call, NoAnswer, again_later, settled
@@ -13,6 +14,14 @@ from actorstate.core.messages.requests import Body
 from actorstate.errors import ActorStateError
 
 
+class Companion(Protocol):
+    """What uses a client's sockets in a task of its own, and ends before them."""
+
+    async def close(self) -> None:
+        """Returns once it does not."""
+        ...
+
+
 class AsyncTransport:
     """Safe over event loops, threads and forks. Numbers come from `blocking`, so that both are one producer."""
 
@@ -21,6 +30,7 @@ class AsyncTransport:
         self._channels: dict[asyncio.AbstractEventLoop, Channel] = {}
         self._starts: dict[tuple[asyncio.AbstractEventLoop, bool], asyncio.Future[None]] = {}
         self._lock = threading.Lock()
+        self.companions: set[Companion] = set()
 
     async def result_of(self, operation: Operation[Result]) -> Result:
         """Carries an operation out; raises what it raises."""
@@ -50,8 +60,15 @@ class AsyncTransport:
             call.give_up()
             raise
 
+    async def close(self) -> None:
+        """Closes the sockets of all loops, each in its own loop, and what uses them; the next call opens new ones."""
+        for companion in list(self.companions):
+            await companion.close()
+        self.close_channels()
+        await asyncio.to_thread(self.blocking.close)
+
     def close_channels(self) -> None:
-        """Closes the sockets of all loops, each in its own loop; called within one of them."""
+        """The sockets alone; called within one of the loops."""
         with self._lock:
             channels, self._channels = self._channels, {}
         here = asyncio.get_running_loop()

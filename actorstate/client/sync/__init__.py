@@ -13,6 +13,8 @@ from typing import ParamSpec, Self
 from actorstate.client import operations
 from actorstate.client.blocks import block
 from actorstate.client.carried import Method, as_method, item_of, result_of
+from actorstate.client.mirror import Mirror, copy
+from actorstate.client.mirror.copy import Scope
 from actorstate.client.operations import Item, Operation, Result, Seat, Stream
 from actorstate.client.run import Run
 from actorstate.client.sync.pool import Transport
@@ -47,6 +49,15 @@ def entered(seat: Callable[Parameters, Seat]) -> Method[Parameters, AbstractCont
         return block(client.transport, seat(*args, **kwargs))
 
     return as_method(seat, call, AbstractContextManager[Run])
+
+
+def mirrored(scope: Callable[Parameters, Scope]) -> Method[Parameters, Mirror]:
+    """A method that returns a mirror, for `with`."""
+
+    def call(client: "Client", /, *args: Parameters.args, **kwargs: Parameters.kwargs) -> Mirror:
+        return Mirror(client.transport, scope(*args, **kwargs))
+
+    return as_method(scope, call, Mirror)
 
 
 class Client:
@@ -86,6 +97,7 @@ class Client:
     throttle = carried(operations.throttle)
     delete = carried(operations.delete)
     ask = carried(operations.ask)
+    mirror = mirrored(copy.mirror)
     attach = entered(operations.attach)
     run = entered(operations.run)
 

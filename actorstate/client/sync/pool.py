@@ -12,7 +12,7 @@ import threading
 import time
 import weakref
 from collections.abc import Iterator
-from typing import cast
+from typing import Protocol, cast
 
 import zmq
 
@@ -88,6 +88,14 @@ class Link:
         return channel
 
 
+class Companion(Protocol):
+    """What uses a client's sockets in a thread of its own, and ends before them."""
+
+    def close(self) -> None:
+        """Returns once it does not."""
+        ...
+
+
 class Transport:
     """Requests and replies over the pool of the process that calls; safe over threads and forks."""
 
@@ -95,6 +103,7 @@ class Transport:
         self.location, self.settings = location, settings
         self._links: dict[int, Link] = {}
         self._buried: list[dict[int, Link]] = []
+        self.companions: set[Companion] = set()
         _clients.add(self)
 
     def call(self, body: Body, timeout_s: float | None = None) -> Reply:
@@ -155,10 +164,12 @@ class Transport:
     def forget(self) -> None:
         """In a forked child: the parent's sockets are neither used nor closed, both would hang or lie."""
         self._buried.append(self._links)
-        self._links = {}
+        self._links, self.companions = {}, set()
 
     def close(self) -> None:
         """Closes this process's sockets; the next call opens new ones."""
+        for companion in list(self.companions):
+            companion.close()
         link = self._links.pop(os.getpid(), None)
         if link is not None:
             link.close()

@@ -1,0 +1,69 @@
+"""The change feed as one event loop hears it: a SUB socket, and the facts that came."""
+
+import asyncio
+import time
+from typing import cast
+
+import zmq
+
+from actorstate.client.sync.pool import HANDSHAKE_MS, RECONNECT_MS, Transport
+from actorstate.core import codec
+from actorstate.core.messages.replies import JobsChanged
+from actorstate.endpoint import read_endpoint
+from actorstate.errors import WriterUnavailable
+
+MAX_FACTS = 1_000
+"""Facts handed on at once; the rest waits in the socket."""
+HWM = 1_000
+"""Facts that wait in the socket; further ones are dropped, and the gap shows in their sequence."""
+
+
+class Feed:
+    """Open from the beginning until `close`. Raises WriterUnavailable where the directory names no writer."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport, self._link = transport, transport.link()
+        endpoint = read_endpoint(transport.location.directory)
+        with self._link.lock:
+            if self._link.closed.is_set():
+                raise transport.no_answer("the client was closed")
+            self._socket: zmq.Socket[bytes] = self._link.context.socket(zmq.SUB)
+            self._link.using += 1
+        for option, value in (
+            (zmq.LINGER, 0),
+            (zmq.RCVHWM, HWM),
+            (zmq.RECONNECT_IVL, RECONNECT_MS),
+            (zmq.HANDSHAKE_IVL, HANDSHAKE_MS),
+        ):
+            self._socket.setsockopt(option, value)
+        self._socket.setsockopt(zmq.SUBSCRIBE, b"")
+        self._socket.connect(endpoint.changes)
+        self._loop, self._news = asyncio.get_running_loop(), asyncio.Event()
+        self._descriptor = cast("int", self._socket.getsockopt(zmq.FD))
+        self._loop.add_reader(self._descriptor, self._news.set)
+
+    async def facts(self, within_s: float) -> list[JobsChanged]:
+        """What has come since the last time, at least one. Raises WriterUnavailable when nothing does `within_s`."""
+        until = time.monotonic() + within_s
+        while not (facts := self._receive()):
+            try:
+                await asyncio.wait_for(self._news.wait(), max(0.0, until - time.monotonic()))
+            except TimeoutError:
+                raise WriterUnavailable("the change feed is silent", directory=str(self._transport.location)) from None
+        return facts
+
+    def close(self) -> None:
+        """Ends the socket."""
+        self._loop.remove_reader(self._descriptor)
+        self._socket.close(0)
+        with self._link.lock:
+            self._link.using -= 1
+        if self._link.closed.is_set():
+            self._link.end_unused()
+
+    def _receive(self) -> list[JobsChanged]:
+        self._news.clear()
+        facts: list[JobsChanged] = []
+        while len(facts) < MAX_FACTS and cast("int", self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+            facts.append(codec.decode_jobs_changed(self._socket.recv(zmq.NOBLOCK)))
+        return facts
