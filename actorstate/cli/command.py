@@ -39,6 +39,14 @@ def seconds(text: str) -> float:
     return value
 
 
+def positive(text: str) -> int:
+    """A whole number above zero."""
+    value = int(text)
+    if value < 1:
+        raise ValueError(text)
+    return value
+
+
 def add_directory(parser: argparse.ArgumentParser) -> None:
     """The first argument of nearly all commands."""
     parser.add_argument(

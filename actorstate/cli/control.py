@@ -71,15 +71,21 @@ def _add_retry(parser: argparse.ArgumentParser) -> None:
     _add_job_and_by(parser)
     told = "drop checkpoints, tracks and counts (default: go on where it was)"
     parser.add_argument("--from-start", action="store_true", help=told)
+    told = "only its failed items of this category, which a worker gets by job.retries(); the job may be open as well"
+    parser.add_argument("--where", metavar="CATEGORY", help=told)
     add_timeout(parser)
 
 
 def _retry(options: argparse.Namespace) -> int:
+    if options.from_start and options.where is not None:
+        options.parser.error("--from-start does all items again: give it or --where")
     with opened(options) as client:
-        client.retry(options.job, from_start=options.from_start, by=options.by)
+        client.retry(options.job, where=options.where, from_start=options.from_start, by=options.by)
         state = client.get(options.job)
     _tell(options, state)
-    if not options.json:
+    if not options.json and options.where is not None:
+        print(f"  {state.progress.retrying:,} items are to be done once more, by a worker's job.retries()")
+    elif not options.json:
         print(f"  attempt {state.attempt} is open and waits for a worker; start yours again")
     return exits.FINE
 

@@ -6,11 +6,12 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from itertools import islice
 from typing import get_args
 
 from actorstate.cli import exits
 from actorstate.cli.asjson import job_json
-from actorstate.cli.command import Command, add_directory, add_job, add_timeout, can_draw, deadline_s, opened
+from actorstate.cli.command import Command, add_directory, add_job, add_timeout, can_draw, deadline_s, opened, positive
 from actorstate.cli.views import JOB_COLUMNS, columns_line, job_columns, job_lines, span, watch_line
 from actorstate.client.sync import Client
 from actorstate.core.messages.document import Health, JobState, Status
@@ -35,12 +36,15 @@ def _add_jobs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--status", choices=get_args(Status), metavar="STATUS", help=", ".join(get_args(Status)))
     parser.add_argument("--kind", metavar="KIND", help="as given when the job was created")
     parser.add_argument("--health", choices=get_args(Health), metavar="HEALTH", help=", ".join(get_args(Health)))
+    parser.add_argument("--newest", action="store_true", help="those created last come first (default: by id)")
+    parser.add_argument("--limit", type=positive, metavar="N", help="at most so many (default: all)")
     add_timeout(parser)
 
 
 def _jobs(options: argparse.Namespace) -> int:
     with opened(options) as client:
-        states = client.jobs(status=options.status, kind=options.kind, health=options.health)
+        wanted = {"status": options.status, "kind": options.kind, "health": options.health}
+        states = islice(client.jobs(**wanted, newest=options.newest), options.limit)
         if options.json:
             jobs = [job_json(state) for state in states]  # whole before the first byte: an error is then the only value
             print("[" + ",\n".join(jobs) + "]")

@@ -40,6 +40,7 @@ COMMANDS = (
     Entry("jobs", "jobs", "list the jobs"),
     Entry("get", "jobs", "show one job"),
     Entry("watch", "jobs", "follow one job until it ends"),
+    Entry("items", "items", "list what became of a job's items"),
     Entry("pause", "control", "ask a job's workers to pause at their next row"),
     Entry("resume", "control", "let a paused job go on"),
     Entry("cancel", "control", "end a job; its workers save and stop"),
@@ -116,7 +117,9 @@ def _run(options: argparse.Namespace) -> int:
 def _status(options: argparse.Namespace, error: ActorStateError) -> int:
     if isinstance(error, WriterUnavailable):
         return exits.NO_WRITER
-    return exits.NO if isinstance(error, JobNotFound) and options.command in {"get", "watch"} else exits.REFUSED
+    return (
+        exits.NO if isinstance(error, JobNotFound) and options.command in {"get", "watch", "items"} else exits.REFUSED
+    )
 
 
 def _report(options: argparse.Namespace, error: ActorStateError) -> None:

@@ -179,7 +179,12 @@ def percent(progress: Progress) -> str:
 def counts(progress: Progress) -> str:
     """`41,200 of 80,000 rows, 60 failed`: outcomes other than success only where there are any."""
     total = "" if progress.total is None else f" of {progress.total:,}"
-    others = (("failed", progress.failed), ("skipped", progress.skipped), ("duplicates", progress.duplicates))
+    others = (
+        ("failed", progress.failed),
+        ("skipped", progress.skipped),
+        ("duplicates", progress.duplicates),
+        ("to retry", progress.retrying),
+    )
     said = [f"{number:,} {name}" for name, number in others if number]
     return ", ".join([f"{progress.processed:,}{total} {clean(progress.unit)}", *said])
 
