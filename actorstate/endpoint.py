@@ -19,6 +19,7 @@ from pathlib import Path
 
 from actorstate.errors import WriterRunning, WriterUnavailable
 from actorstate.store.files import make_private_folder, write_durably
+from actorstate.store.location import Location
 
 FOLDER = ".actorstate"
 MAX_SOCKET_PATH_BYTES = 107
@@ -62,6 +63,12 @@ def process_started(pid: int) -> int:
 def private_folder(directory: Path) -> Path:
     """`DIR/.actorstate`."""
     return directory / FOLDER
+
+
+def is_begun(location: Location) -> bool:
+    """Whether jobs are kept there, as far as names tell: those of the older tool's JSON files had no writer yet."""
+    folder = location.directory
+    return private_folder(folder).is_dir() or (location.kind == "json" and any(folder.glob("*.json")))
 
 
 def socket_addresses(directory: Path) -> tuple[str, str]:

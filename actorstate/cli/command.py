@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from actorstate.client.start import is_switched_off
 from actorstate.client.sync import Client, connect
 from actorstate.config import ClientSettings
-from actorstate.endpoint import lock_holder, private_folder
+from actorstate.endpoint import is_begun, lock_holder
 from actorstate.errors import WriterUnavailable
 from actorstate.store.location import located
 
@@ -93,14 +93,14 @@ def can_draw(columns: int = 0) -> bool:
 
 
 def has_writer(directory: str) -> bool:
-    """Whether a process holds the directory's lock. `json:///dir` may be the older tool's, where none ever served.
+    """Whether a process holds the directory's lock.
 
     Raises WriterUnavailable when there is no such directory, or none with jobs in it: most often a typing
     error, and no command may begin a new one by it.
     """
     location = located(directory)
     path = location.directory
-    if not path.is_dir() or not (private_folder(path).is_dir() or location.kind == "json"):
+    if not is_begun(location):
         what = "are no jobs in" if path.is_dir() else "is no directory"
         raise WriterUnavailable(
             f"there {what} {path}",

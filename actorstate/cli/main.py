@@ -35,7 +35,7 @@ class Entry:
 
 
 COMMANDS = (
-    Entry("serve", "serve", "run the one writer of a directory, in the foreground"),
+    Entry("serve", "serve", "run the one writer of a directory, in the foreground or detached"),
     Entry("demo", "demo", "a migration that is killed, goes on, and loses nothing"),
     Entry("jobs", "jobs", "list the jobs"),
     Entry("get", "jobs", "show one job"),

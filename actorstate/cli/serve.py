@@ -13,6 +13,7 @@ from actorstate.cli.command import Command, add_directory, add_timeout, seconds
 from actorstate.config import WriterSettings
 from actorstate.endpoint import Endpoint
 from actorstate.errors import WriterRunning
+from actorstate.store.choice import store_at
 from actorstate.store.location import located
 from actorstate.writer.detach import detached
 from actorstate.writer.process import serve
@@ -40,12 +41,12 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--expire-after", type=seconds, metavar="S", help=f"{told} (default: never)")
     parser.add_argument("--detach", action="store_true", help="come back when it serves; it says the rest in DIR's log")
     told = f"end when nobody needed it for so long; 0: never (default 0, with --detach {DETACHED_IDLE_EXIT_S:.0f})"
-    parser.add_argument("--idle-exit", type=seconds_or_never, metavar="S", help=told)
+    parser.add_argument("--idle-exit", type=seconds_or_0, metavar="S", help=told)
     parser.add_argument("--take-over", action="store_true", help="kill (SIGKILL) the writer that runs, then serve")
     add_timeout(parser, f"how long SIGTERM waits for what was accepted (default {defaults.drain_s:.0f})")
 
 
-def seconds_or_never(text: str) -> float:
+def seconds_or_0(text: str) -> float:
     """As `seconds`, or 0."""
     return 0.0 if float(text) == 0 else seconds(text)
 
@@ -78,7 +79,9 @@ def _settings(options: argparse.Namespace) -> WriterSettings:
 
 
 def _take_over(options: argparse.Namespace, ended: list[int]) -> None:
-    pid = end_holder(located(options.directory).directory)
+    location = located(options.directory)
+    store_at(location)  # what could not be served is left to the writer that does
+    pid = end_holder(location.directory)
     if pid is not None:
         ended.append(pid)
     if not options.json:

@@ -21,9 +21,10 @@ from pwd import getpwuid
 from typing import cast
 
 from actorstate.config import ClientSettings
-from actorstate.endpoint import lock_holder, private_folder
+from actorstate.endpoint import is_begun, lock_holder, private_folder
 from actorstate.errors import WriterRunning, WriterUnavailable
 from actorstate.store.files import make_private_folder
+from actorstate.store.location import Location
 
 SWITCH = "ACTORSTATE_AUTOSTART"
 """Set to 0 in the environment it forbids every start: for machines on which a supervisor owns the writer."""
@@ -42,8 +43,8 @@ _OF_OTHERS = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "L
 class Starter:
     """Starts the writer of one location for one client in one process."""
 
-    def __init__(self, location: str, directory: Path, settings: ClientSettings) -> None:
-        self._location, self._directory, self._settings = location, directory, settings
+    def __init__(self, location: Location, settings: ClientSettings) -> None:
+        self._location, self._directory, self._settings = location, location.directory, settings
         self._lock = threading.Lock()
         self._start: _Start | None = None
 
@@ -66,13 +67,11 @@ class Starter:
             raise self._unavailable(f"its writer could not be started: {start.failure}", start.hint)
 
     def _check(self, *, may_begin: bool) -> None:
-        folder = private_folder(self._directory)
-        if not folder.is_dir():
-            if may_begin or "://" in self._location:
-                return
+        if not may_begin and not is_begun(self._location):
             hint = f"check the path; the first job begins it, or: actorstate serve {self._location}"
             raise self._unavailable("there are no jobs there yet", hint)
-        owner = folder.stat().st_uid
+        folder = private_folder(self._directory)
+        owner = folder.stat().st_uid if folder.is_dir() else os.geteuid()
         if owner != os.geteuid():
             hint = f"start it as its owner: sudo -u {_user(owner)} actorstate serve {self._location}"
             raise self._unavailable(f"it has no writer and belongs to {_user(owner)}", hint)
@@ -83,10 +82,21 @@ class Starter:
             what = f"this program ({python}) is no Python that could" if python else "no Python is known that could"
             raise self._unavailable(f"it has no writer, and {what} start one")
         idle = f"{self._settings.writer_idle_exit_s:g}"
-        return [python, "-P", "-m", "actorstate", "serve", self._location, "--detach", "--json", "--idle-exit", idle]
+        return [
+            python,
+            "-P",
+            "-m",
+            "actorstate",
+            "serve",
+            str(self._location),
+            "--detach",
+            "--json",
+            "--idle-exit",
+            idle,
+        ]
 
     def _unavailable(self, why: str, hint: str = "") -> WriterUnavailable:
-        return WriterUnavailable(f"{self._location}: {why}", hint=hint, directory=self._location)
+        return WriterUnavailable(f"{self._location}: {why}", hint=hint, directory=str(self._location))
 
 
 class _Start:
@@ -101,8 +111,8 @@ class _Start:
 
     def _run(self) -> None:
         try:
-            with _turn(private_folder(self._directory)) as waited:
-                if not waited or lock_holder(self._directory) is None:
+            with _turn(private_folder(self._directory)):
+                if lock_holder(self._directory) is None:
                     self._judge(_output(self._command))
         except OSError as error:
             self.failure = f"{error.filename or self._command[0]}: {error.strerror or error}"
@@ -124,21 +134,20 @@ class _Start:
 
 
 @contextlib.contextmanager
-def _turn(folder: Path) -> Generator[bool]:
-    """Our turn to start, or none after TURN_S; whether it had to be waited for.
+def _turn(folder: Path) -> Generator[None]:
+    """Our turn to start; after TURN_S without it as well.
 
     A POSIX lock: an flock would live on in a process that another thread forks meanwhile.
     """
     make_private_folder(folder)
-    until, waited = time.monotonic() + TURN_S, False
+    until = time.monotonic() + TURN_S
     with (folder / "starting").open("a") as file:
         while time.monotonic() < until:
             with contextlib.suppress(BlockingIOError):
                 fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
-            waited = True
             time.sleep(LOOK_EVERY_S)
-        yield waited
+        yield
 
 
 def _output(command: list[str]) -> str:

@@ -21,7 +21,7 @@ from tests.support.writer import Writers, writers
 __all__ = ["writers", "zero"]
 
 
-def take_over(directory: Path, *words: str) -> "subprocess.CompletedProcess[str]":
+def take_over(directory: Path | str, *words: str) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, "-m", "actorstate", "serve", str(directory), "--take-over", "--detach", *words]
     return subprocess.run(command, capture_output=True, text=True, timeout=WITHIN_S, stdin=subprocess.DEVNULL)
 
@@ -49,6 +49,13 @@ def test_a_take_over_says_nothing_of_what_it_did(zero: Path, writers: Writers) -
     assert f"serving {zero} (epoch 2" in done.stdout
     end_holder(zero)
     assert "no other writer runs" in take_over(zero).stderr
+
+
+def test_a_writer_is_killed_for_one_that_could_not_serve(zero: Path, writers: Writers) -> None:
+    old = writers(zero).start()
+    done = take_over(f"json://{zero}")
+    assert done.returncode == 4, done
+    assert old.running
 
 
 def test_a_bystander_whose_number_is_in_the_lock_file_is_killed(zero: Path, writers: Writers) -> None:

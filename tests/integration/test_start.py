@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import json
 import os
 import signal
 import socket
@@ -182,8 +183,9 @@ def test_the_writer_reports_to_the_service_manager_of_its_client(
         monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
         with connect(zero, settings=STARTING) as client:
             client.create("job")
-            os.kill(pid_of(client), signal.SIGTERM)
-            assert ended_within(serving(zero)[0], WITHIN_S) if serving(zero) else True
+            writer = pid_of(client)
+            os.kill(writer, signal.SIGTERM)
+            assert ended_within(writer, WITHIN_S)
         with pytest.raises(BlockingIOError):
             manager.recv(100)
 
@@ -219,12 +221,13 @@ def test_a_socket_path_over_the_limit_is_refused_and_its_folder_left_behind(zero
 # --- it does not start --------------------------------------------------------------------------------------------
 
 
-def test_a_mistyped_path_is_begun_by_reading_from_it(zero: Path) -> None:
-    with connect(zero, settings=STARTING) as client:
+@pytest.mark.parametrize("scheme", ["", "json://"])
+def test_a_mistyped_path_is_begun_by_reading_from_it(scheme: str, zero: Path) -> None:
+    with connect(f"{scheme}{zero}", settings=STARTING) as client:
         for call in (lambda: client.get("job"), lambda: list(client.jobs()), client.ask):
             with pytest.raises(WriterUnavailable, match="no jobs there yet") as raised:
                 call()
-            assert f"actorstate serve {zero}" in raised.value.hint
+            assert f"actorstate serve {scheme}{zero}" in raised.value.hint
         assert not zero.exists()
 
 
@@ -342,6 +345,21 @@ def test_a_stopped_writer_is_taken_for_none(zero: Path, writers: Writers) -> Non
 # --- many at once -------------------------------------------------------------------------------------------------
 
 
+def test_clients_that_find_nobody_at_once_start_a_launcher_each(
+    zero: Path, tmp_path: Path, as_python: Pythons, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counter = tmp_path / "starts"
+    ours, python = sys.executable, as_python(COUNTED.replace("{counter}", str(counter)))
+    monkeypatch.setattr(sys, "executable", ours)
+    rivals = [Child(join_directory, "they take turns", python) for _ in range(4)]
+    try:
+        play_round(rivals, zero)
+    finally:
+        for rival in rivals:
+            rival.__exit__()
+    assert len(counter.read_text().splitlines()) == 1
+
+
 NIGHTLY = pytest.param(200, marks=[pytest.mark.slow, pytest.mark.nightly, pytest.mark.timeout(1800)])
 
 
@@ -372,13 +390,13 @@ def play_round(rivals: list[Child], directory: Path) -> None:
     kill(pids.pop())
 
 
-def join_directory(turns: str) -> None:
+def join_directory(turns: str, python: str = sys.executable) -> None:
     """Adds one to the job of each directory that it is told, and says who serves it.
 
     Without turns, each client's own launcher stands for election, as when the one whose turn it is was stopped.
     """
-    if turns == "they do not":
-        start.TURN_S = 0.0
+    start.TURN_S = 0.0 if turns == "they do not" else WITHIN_S
+    sys.executable = python
     for directory in iter(hear, ""):
         with connect(directory, settings=STARTING) as client:
             client.create("job")
@@ -406,6 +424,19 @@ def test_a_command_needs_a_running_writer(zero: Path, writers: Writers) -> None:
         done = typed(*words)
         assert (done.returncode, "job" in done.stdout) == (0, True), done
     assert serving(zero) == [read_endpoint(zero).pid]
+
+
+def test_json_files_are_served_by_nobody_until_somebody_types_serve(zero: Path) -> None:
+    zero.mkdir()
+    assert typed("jobs", f"json://{zero}").returncode == 3
+    assert list(zero.iterdir()) == []
+    old = {"id": "old", "status": "paused", "startedAt": "2026-01-01T00:00:00.000Z"}
+    (zero / "old.json").write_text(json.dumps(old))
+    assert [job["id"] for job in json.loads(typed("jobs", f"json://{zero}", "--json").stdout)] == ["old"]
+    assert typed("serve", f"json://{zero}", "--detach", "--take-over").returncode == 0
+    with connect(f"json://{zero}", settings=STARTING) as client:
+        client.create("job")
+    assert (zero / "job.json").exists()
 
 
 @pytest.mark.parametrize("existing", [False, True], ids=["no such directory", "another directory"])

@@ -40,7 +40,7 @@ class Link:
         self._location, self._settings = location, settings
         self.boot = boot_id()
         self.numbers = Numbers()
-        self.starter = Starter(str(location), location.directory, settings)
+        self.starter = Starter(location, settings)
         self.context = zmq.Context()
         self.idle: list[zmq.Socket[bytes]] = []
         self.lock = threading.Lock()
