@@ -29,7 +29,7 @@ from tests.support.autostart import (
     serving,
     zero,
 )
-from tests.support.processes import Child, ends_within, forked, hear, joined, tell, together
+from tests.support.processes import ROOT, Child, ends_within, forked, hear, joined, tell, together
 from tests.support.writer import Writers, writers
 
 __all__ = ["as_python", "writers", "zero"]
@@ -203,6 +203,14 @@ def test_modules_in_the_folder_of_the_script_are_taken_for_ours(
         assert client.create("job").id == "job"
 
 
+def test_a_package_that_only_the_client_finds_is_not_found_by_its_writer(zero: Path) -> None:
+    """One that was put on sys.path in the program itself."""
+    with Child(create_and_end, zero, before="import os; os.environ.pop('PYTHONPATH')") as child:
+        environment = Path(f"/proc/{child.read()}/environ").read_bytes().split(b"\0")
+        assert f"PYTHONPATH={ROOT}".encode() in environment
+        child.ends_well()
+
+
 def test_a_socket_path_over_the_limit_is_refused_and_its_folder_left_behind(zero: Path, tmp_path: Path) -> None:
     deep = tmp_path / ("long" * 30) / "jobs"
     with connect(deep, settings=STARTING) as client:
@@ -353,7 +361,7 @@ def test_clients_that_find_nobody_at_once_start_a_launcher_each(
     monkeypatch.setattr(sys, "executable", ours)
     rivals = [Child(join_directory, "they take turns", python) for _ in range(4)]
     try:
-        play_round(rivals, zero)
+        play_round(ready(rivals), zero)
     finally:
         for rival in rivals:
             rival.__exit__()
@@ -371,10 +379,16 @@ def test_of_eight_that_start_at_once_two_serve_or_one_is_left_out(
     rivals = [Child(join_directory, turns) for _ in range(8)]
     try:
         for number in range(rounds):
-            play_round(rivals, tmp_path / f"jobs-{number}")
+            play_round(ready(rivals) if not number else rivals, tmp_path / f"jobs-{number}")
     finally:
         for rival in rivals:
             rival.__exit__()
+
+
+def ready(rivals: list[Child]) -> list[Child]:
+    for rival in rivals:
+        rival.expect("ready")
+    return rivals
 
 
 def play_round(rivals: list[Child], directory: Path) -> None:
@@ -397,6 +411,7 @@ def join_directory(turns: str, python: str = sys.executable) -> None:
     """
     start.TURN_S = 0.0 if turns == "they do not" else WITHIN_S
     sys.executable = python
+    tell("ready")
     for directory in iter(hear, ""):
         with connect(directory, settings=STARTING) as client:
             client.create("job")
