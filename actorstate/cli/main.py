@@ -48,6 +48,10 @@ COMMANDS = (
     Entry("approve", "control", "answer a job's open question with yes"),
     Entry("throttle", "control", "limit a job's workers to so many rows a second"),
     Entry("delete", "control", "remove a job that nobody works on"),
+    Entry("verify", "verify", "read all that is stored, and say what is damaged"),
+    Entry("repair", "verify", "mend what is damaged; what cannot be read is kept aside"),
+    Entry("backup", "backup", "a verified copy of everything in a new directory"),
+    Entry("move", "move", "copy all jobs into another store, and compare every one"),
     Entry("doctor", "doctor", "examine a directory, with or without a running writer"),
 )
 

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -96,3 +97,12 @@ def _facts(state: JobState, now: datetime) -> str:
     if state.rate.eta:
         facts.append(f"ends {ends(state.rate, now)}")
     return "  ".join(fact for fact in facts if fact and fact != "-")
+
+
+@contextmanager
+def bar(what: str, total: int) -> Generator[Callable[[str], None]]:
+    """A bar that a call of what this yields moves by one; the text beside it is what is being looked at."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, TextColumn("{task.fields[at]}"), console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(what, total=total, at="")
+        yield lambda at: progress.update(task, advance=1, at=clean(at))

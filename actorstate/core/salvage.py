@@ -41,6 +41,12 @@ def canonical(state: Keyframe) -> bytes:
     return codec.encode(replace(state, receipts=dict(sorted(state.receipts.items()))))
 
 
+def without_receipts(state: Keyframe) -> Keyframe:
+    """The state as a beginning of history: should it ever be loaded, a resend of what came before is refused."""
+    at = state.document.updated_at if state.document is not None else None
+    return replace(state, receipts={}, forgotten_until=at)
+
+
 def salvage(frames: Mapping[int, bytes], changes: Mapping[int, bytes], known: int, at: datetime) -> Keyframe | None:
     """The best state that whole keyframes and changes (by revision) lead to; None where they lead nowhere.
 

@@ -137,7 +137,7 @@ class WriterProcess:
 Writers = Callable[..., WriterProcess]
 
 
-def slow(case: str | int) -> ParameterSet:
+def slow(case: str | float) -> ParameterSet:
     """A case of a parametrized test that the everyday part leaves out."""
     return pytest.param(case, marks=pytest.mark.slow)
 

@@ -24,20 +24,29 @@ TAIL_BYTES = 256 * 1024
 
 @dataclass(slots=True)
 class Past:
-    """What can be read of it, by revision; `damaged` says what cannot."""
+    """What can be read of it, by revision; `damaged` says what cannot, up to revision `lost` at least."""
 
     changes: dict[int, StoredChange] = field(default_factory=dict[int, StoredChange])
     frames: dict[int, StoredChange] = field(default_factory=dict[int, StoredChange])
     damaged: list[str] = field(default_factory=list[str])
+    lost: int = 0
 
     @property
     def highest(self) -> int:
-        """The highest revision in it, 0 if it is empty."""
-        return max([*self.changes, *self.frames], default=0)
+        """The highest revision that it tells of, 0 if it is empty."""
+        return max([*self.changes, *self.frames, self.lost])
 
     def in_order(self) -> list[StoredChange]:
         """The changes by revision."""
         return [self.changes[revision] for revision in sorted(self.changes)]
+
+    def rebuildable(self) -> "Past":
+        """Without changes that nothing leads to: those after a damaged one, up to the next keyframe."""
+        kept: dict[int, StoredChange] = {}
+        for revision in sorted(self.changes):
+            if revision == 1 or {revision - 1, revision} & self.frames.keys() or revision - 1 in kept:
+                kept[revision] = self.changes[revision]
+        return Past(kept, self.frames)
 
     def after_stretch(self, keep_from: int, before: datetime) -> "Past | None":
         """What is kept when the oldest stretch is forgotten; None where it must stay (see `Store.prune`)."""
@@ -63,6 +72,7 @@ def past_in(job: str, path: Path) -> Past:
         try:
             is_change, stored = _read(job, text)
         except (CorruptJob, KeyError, TypeError, ValueError, RecursionError) as error:
+            past.lost = max(past.lost, _revision(text) or past.highest + 1)
             past.damaged.append(f"line {number} of {path.name} is damaged ({error!r})"[:200])
             continue
         (past.changes if is_change else past.frames)[stored.revision] = stored
