@@ -90,7 +90,8 @@ def test_an_approval_lets_a_paused_job_go_on(client: Client, served: WriterProce
         client.pause(job)
         until(client, job, lambda state: state.status == "paused")
         client.approve(job, by="ann")
-        assert after_some_beats(client, job).status == "paused"
+        state = after_some_beats(client, job)
+        assert (state.status, state.progress.processed, len(state.workers)) == ("paused", 3, 1)
         client.resume(job)
         child.expect("ann")
         child.ends_well()

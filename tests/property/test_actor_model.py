@@ -119,6 +119,7 @@ class ActorMachine(RuleBasedStateMachine):
         self.recorded: list[Request] = []
         self.first_sent: dict[Key, float] = {}
         self.effects: Counter[Key] = Counter()
+        self.last_end: datetime | None = None
         self.ends: dict[tuple[int, int], tuple[str, datetime | None, int]] = {}
 
     @property
@@ -197,12 +198,13 @@ class ActorMachine(RuleBasedStateMachine):
     def expire(self, beside_s: int, *, now: bool) -> None:
         """The writer found a time that may be over; the job may have been retried, and ended again, since."""
         document = self.actor.staged.document if self.actor.staged else self.actor.document
-        if not now or document is None or document.finished_at is None:
-            return
-        finding = JobExpired(JOB, document.finished_at + timedelta(seconds=beside_s))
-        self.actor.judge(finding, self.rehearsal.now, EPOCH)
-        if self.staged.job.finished and not beside_s:
-            self.staged.job.apply(finding)
+        ended_at = document.finished_at if document else None
+        self.last_end = ended_at or self.last_end
+        if now and self.last_end is not None:
+            finding = JobExpired(JOB, self.last_end + timedelta(seconds=beside_s))
+            self.actor.judge(finding, self.rehearsal.now, EPOCH)
+            if ended_at is not None and not beside_s:
+                self.staged.job.apply(finding)
 
     @rule(now=rarely)
     def delete(self, *, now: bool) -> None:

@@ -51,6 +51,12 @@ def test_a_worker_is_told_to_go_on_while_its_question_is_open() -> None:
     assert waits(changed(job, counted(1), ApproveJob(JOB))) == ("running", False)
 
 
+def test_a_waiting_job_has_an_arrival() -> None:
+    job = changed(running(), *(counted(5) for _ in range(5)))
+    assert job.rate.eta is not None
+    assert changed(job, ASKED).rate.eta is None
+
+
 def test_what_was_said_with_the_question_is_lost() -> None:
     job = changed(running(), report(question="sure?", counts=Counts(succeeded=3), checkpoints={"a": b"1"}))
     assert (job.progress.processed, job.checkpoints["a"].packed, job.status) == (3, b"1", "waiting")

@@ -52,6 +52,15 @@ def test_a_steady_job_shows_another_rate() -> None:
     assert eta_in_s(job) == pytest.approx((TOTAL - 1_000) / 50, rel=0.1)
 
 
+def test_the_time_in_which_nobody_was_attached_slows_the_job() -> None:
+    job = steady(rows=50, seconds=20)
+    before = job.rate.per_s
+    away = changed(changed(job, Detach(JOB, "w", 1)), attach("v"), after_s=3_600.0)
+    back = changed(away, counted(50, "v", incarnation=2))
+    assert back.rate.per_s == pytest.approx(before, rel=0.1)
+    assert back.rate.active_s < 30
+
+
 def test_the_first_report_is_taken_for_a_rate() -> None:
     job = changed(changed(None, CreateJob(JOB, total=100), attach("w")), counted(10), after_s=0.0)
     assert job.rate.per_s is None
