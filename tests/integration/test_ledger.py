@@ -11,8 +11,12 @@ from actorstate.client.run import Run
 from actorstate.client.sync import Client, connect
 from actorstate.config import ClientSettings
 from actorstate.core.messages.document import ItemState, JobState
+from actorstate.core.messages.requests import ControlJob, CreateJob, DeleteJob
 from actorstate.errors import AlreadyTracked, BadRequest, CorruptItem, JobFinished, JobNotFound, WriterUnavailable
+from actorstate.store.jsonfiles import JsonStore
+from tests.support.inprocess import WriterThread, held
 from tests.support.processes import Child, client, frozen, hear, job, served, tell, until
+from tests.support.wire import Producer, Wire, applied_in, asked, code_in
 from tests.support.writer import WriterProcess, Writers, slow, writers
 
 __all__ = ["client", "job", "served", "writers"]
@@ -137,6 +141,39 @@ def test_a_deleted_job_leaves_its_items_to_the_next(client: Client, job: str) ->
     assert list(client.items(job)) == []
 
 
+def test_a_job_begun_again_in_the_commit_of_its_deletion_inherits_items(tmp_path: Path) -> None:
+    with WriterThread(tmp_path) as writer, connect(tmp_path) as client, Wire(writer.endpoint) as wire:
+        with_failures(client, "job", 3)
+        client.create("other")
+        producer = Producer()
+        with held("commit.started") as gate:
+            wire.send(producer.change(ControlJob("other", "pause")))
+            gate.wait_reached()
+            wire.send(*producer.changes([DeleteJob("job"), CreateJob("job")]))
+            for _ in range(10_000):
+                if asked(wire).waiting == 2:
+                    break
+        applied_in(wire.wait(2).answer)
+        assert code_in(wire.wait(3).answer) == "busy"
+        client.create("job")
+        assert list(client.items("job")) == []
+
+
+def test_json_files_keep_another_ledger(tmp_path: Path) -> None:
+    with WriterThread(tmp_path, store=lambda path, _head: JsonStore(path.parent)), connect(tmp_path) as client:
+        with_failures(client, "job", 700)
+        client.retry("job", where="network")
+        with client.attach("job") as run:
+            for place, item in enumerate(run.retries()):
+                if place % 2:
+                    run.failed(item.key, "again", category="network")
+        assert agrees(client, "job").progress.by_category == {"network": 350}
+        assert [item.attempts for item in client.items("job")] == [2] * 700
+        client.delete("job")
+        client.create("job")
+        assert list(client.items("job")) == []
+
+
 # --- redaction -------------------------------------------------------------------------------------------------
 
 
@@ -148,7 +185,7 @@ def test_a_secret_leaves_the_process(served: WriterProcess, job: str) -> None:
         client.create(job)
         with client.attach(job) as run:
             run.failed("a", f"login {secret}")
-            run.items("failed", {"b": f"password={secret}", "c": "x" * 1_996 + secret})
+            run.items("failed", {"b": f"password={secret}", "c": "x" * 1_994 + secret})  # cut behind its sixth letter
             for row in run.track([1]):
                 run.failed(row, secret)
         with contextlib.suppress(ValueError), client.run(f"{job}-2"):
