@@ -40,6 +40,12 @@ class WriterSettings:
     """Ages of the last beat (late, dead) and of the last progress (stalled) at which health changes."""
     expire_after_s: float | None = None
     """How long after its end a new job is deleted, unless it was created with a time of its own; None: never."""
+    history_changes: int = 100_000
+    history_age_s: float = 30 * 86_400.0
+    """Changes of a job behind so many newer ones, or older than that, are forgotten, up to the next keyframe. The
+    stretch before the newest keyframe always stays: it is the second copy of the job's state."""
+    max_recalls: int = 64
+    """Looks into the past under way at once; above it the sender gets `Busy`."""
     max_actor_failures: int = 3
     """Unexpected errors in a row after which a job is parked."""
 

@@ -14,6 +14,7 @@ ActorStateError
 │   ├── AlreadyAttached       exclusive attach while another worker lives
 │   ├── AlreadyTracked        the track name is in use by a live worker
 │   ├── Busy                  a bound was reached; retry after `retry_after_s`
+│   ├── HistoryPruned         so old a state is not kept any more; `oldest` is
 │   ├── ActorFailed           an unexpected error in this one actor; it was reloaded
 │   └── JobParked             the actor failed repeatedly; the job waits for a person
 ├── OutcomeUnknown            sent, but no answer tells whether it was applied
@@ -174,6 +175,13 @@ class Busy(RequestRefused):
     code = "busy"
     retryable = True
     default_hint = "retry a little later; clients do so by themselves within their deadline"
+
+
+class HistoryPruned(RequestRefused):
+    """So old a state of the job is not kept any more: its history begins at revision `oldest`."""
+
+    code = "history_pruned"
+    default_hint = "look at the oldest that there is: actorstate get DIR {job} --at {oldest}"
 
 
 class ActorFailed(RequestRefused):

@@ -84,6 +84,12 @@ def deadline_s(options: argparse.Namespace) -> float:
     return TIMEOUT_S if writer or not is_switched_off() else UNWRITTEN_TIMEOUT_S
 
 
+def agrees(question: str) -> bool:
+    """Asks on the terminal; anything but yes is no."""
+    print(question, end="", flush=True)
+    return sys.stdin.readline().strip().lower() in {"y", "yes"}
+
+
 def can_draw(columns: int = 0) -> bool:
     """Whether standard output is a terminal of so many columns that can move its cursor, and rich is there to do it."""
     if not sys.stdout.isatty() or os.environ.get("TERM", "") in {"", "dumb"}:

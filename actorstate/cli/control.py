@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from actorstate.cli import exits
 from actorstate.cli.asjson import job_json, line
-from actorstate.cli.command import Command, add_job, add_timeout, deadline_s, opened
+from actorstate.cli.command import Command, add_job, add_timeout, agrees, deadline_s, opened
 from actorstate.cli.views import clean, moment, watch_line
 from actorstate.client.options import LEAST, MOST
 from actorstate.client.sync import Client
@@ -105,7 +105,7 @@ def _approve(options: argparse.Namespace) -> int:
             print(f"{options.job} asks: {clean(asked.question)}")
             if asked.approved_at is not None:
                 print(f"  that was approved already, {moment(asked.approved_at)} {clean(asked.approved_by)}".rstrip())
-            elif sys.stdin.isatty() and not options.yes and not _agrees("approve? [y/N] "):
+            elif sys.stdin.isatty() and not options.yes and not agrees("approve? [y/N] "):
                 print("not approved; it waits on")
                 return exits.NO
         client.approve(options.job, question=asked.question if asked else None, by=options.by)
@@ -151,17 +151,12 @@ def _delete(options: argparse.Namespace) -> int:
     with opened(options) as client:
         if sys.stdin.isatty() and not options.yes and not options.json:
             print(watch_line(client.get(options.job)))
-            if not _agrees("delete this job and its history? [y/N] "):
+            if not agrees("delete this job and its history? [y/N] "):
                 print("kept")
                 return exits.NO
         client.delete(options.job)
     print(line({"job": options.job, "deleted": True}) if options.json else f"{options.job} is deleted")
     return exits.FINE
-
-
-def _agrees(question: str) -> bool:
-    print(question, end="", flush=True)
-    return sys.stdin.readline().strip().lower() in {"y", "yes"}
 
 
 COMMANDS = {

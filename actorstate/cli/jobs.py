@@ -12,6 +12,7 @@ from typing import get_args
 from actorstate.cli import exits
 from actorstate.cli.asjson import job_json
 from actorstate.cli.command import Command, add_directory, add_job, add_timeout, can_draw, deadline_s, opened, positive
+from actorstate.cli.moments import MEANING, moment
 from actorstate.cli.views import JOB_COLUMNS, columns_line, job_columns, job_lines, span, watch_line
 from actorstate.client.sync import Client
 from actorstate.core.messages.document import Health, JobState, Status
@@ -66,12 +67,13 @@ def _print_table(states: Iterable[JobState]) -> None:
 
 def _add_get(parser: argparse.ArgumentParser) -> None:
     add_job(parser)
+    parser.add_argument("--at", type=moment, metavar="AT", help=f"as it was then: {MEANING}")
     add_timeout(parser)
 
 
 def _get(options: argparse.Namespace) -> int:
     with opened(options) as client:
-        state = client.get(options.job)
+        state = client.get(options.job, at=options.at)
     if options.json:
         print(job_json(state))
     else:

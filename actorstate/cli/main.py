@@ -34,6 +34,8 @@ class Entry:
     summary: str
 
 
+LOOKING = frozenset({"get", "watch", "items", "log", "history", "diff"})
+"""Commands to which "there is no such job" is an answer."""
 COMMANDS = (
     Entry("serve", "serve", "run the one writer of a directory, in the foreground or detached"),
     Entry("demo", "demo", "a migration that is killed, goes on, and loses nothing"),
@@ -41,6 +43,10 @@ COMMANDS = (
     Entry("get", "jobs", "show one job"),
     Entry("watch", "jobs", "follow one job until it ends"),
     Entry("items", "items", "list what became of a job's items"),
+    Entry("log", "history", "what happened to one job, in words"),
+    Entry("history", "history", "status and counts at each revision of one job"),
+    Entry("diff", "history", "what differs between two moments of one job"),
+    Entry("restore", "history", "bring a job's work back as it was"),
     Entry("pause", "control", "ask a job's workers to pause at their next row"),
     Entry("resume", "control", "let a paused job go on"),
     Entry("cancel", "control", "end a job; its workers save and stop"),
@@ -121,9 +127,7 @@ def _run(options: argparse.Namespace) -> int:
 def _status(options: argparse.Namespace, error: ActorStateError) -> int:
     if isinstance(error, WriterUnavailable):
         return exits.NO_WRITER
-    return (
-        exits.NO if isinstance(error, JobNotFound) and options.command in {"get", "watch", "items"} else exits.REFUSED
-    )
+    return exits.NO if isinstance(error, JobNotFound) and options.command in LOOKING else exits.REFUSED
 
 
 def _report(options: argparse.Namespace, error: ActorStateError) -> None:

@@ -15,10 +15,11 @@ and in each of the two clients one line: `rename = carried(operations.rename)`.
 import time
 from collections.abc import Generator
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Generic, NamedTuple, TypeVar, Unpack
 
 from actorstate.client.calls import checked_job_id
-from actorstate.client.options import JobOptions, checked_speed, new_job
+from actorstate.client.options import JobOptions, checked_moment, checked_speed, new_job
 from actorstate.client.words import check_damaged
 from actorstate.core import codec
 from actorstate.core.messages.document import ItemOutcome, ItemState, JobState
@@ -42,6 +43,7 @@ from actorstate.core.messages.requests import (
     DeleteJob,
     FinishJob,
     Get,
+    GetAt,
     ListItems,
     ListJobs,
     RetryItems,
@@ -137,9 +139,14 @@ def create(
     return (yield from get(job))
 
 
-def get(job: str, *, timeout_s: float | None = None) -> Operation[JobState]:
-    """The committed state. Raises JobNotFound."""
-    state = found((yield Send(Get(checked_job_id(job)), timeout_s)).answer)
+def get(job: str, *, at: int | datetime | None = None, timeout_s: float | None = None) -> Operation[JobState]:
+    """The committed state; with `at` as it was at that revision, or at the last one made by that time.
+
+    The time is an aware datetime, by the writer's clock as it was. Raises JobNotFound, also for a time before
+    the job was created, HistoryPruned for a past that is not kept any more, BadRequest for what has not been.
+    """
+    body = Get(checked_job_id(job)) if at is None else GetAt(checked_job_id(job), *checked_moment(at))
+    state = found((yield Send(body, timeout_s)).answer)
     if state is None:
         raise JobNotFound(f"there is no job {job!r}", job=job)
     return state

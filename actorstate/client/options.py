@@ -1,11 +1,12 @@
 """What a job can be told at its creation, checked before it is sent."""
 
+from datetime import UTC, datetime
 from typing import TypedDict, get_args
 
 from actorstate.client.calls import checked_job_id
 from actorstate.core.messages.document import HealthRules, OnDead
 from actorstate.core.messages.payload import pack
-from actorstate.core.messages.requests import CreateJob
+from actorstate.core.messages.requests import MAX_COUNT, CreateJob
 from actorstate.errors import BadRequest
 
 LEAST, MOST = 0.001, 1e9
@@ -54,6 +55,20 @@ def new_job(
 def checked_speed(rows_per_s: float | None) -> float | None:
     """The speed as it is. Raises BadRequest outside the bounds."""
     return _checked("rows_per_s", rows_per_s)
+
+
+def checked_moment(at: int | datetime) -> tuple[int | None, datetime | None]:
+    """A revision, or a time. Raises BadRequest for a naive time, and for what is no revision."""
+    if isinstance(at, datetime):
+        if at.utcoffset() is None:
+            raise BadRequest(
+                f"the time {at.isoformat()} has no time zone",
+                hint="say which it is in: datetime(..., tzinfo=UTC), or datetime.now(UTC) - timedelta(minutes=5)",
+            )
+        return None, at.astimezone(UTC)
+    if isinstance(at, bool) or not 1 <= at <= MAX_COUNT:
+        raise BadRequest(f"{at!r} is no revision", hint="revisions count from 1; see: actorstate log DIR JOB")
+    return at, None
 
 
 def _health_rules(options: JobOptions) -> HealthRules:

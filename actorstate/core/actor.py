@@ -15,18 +15,8 @@ from actorstate.core.evolve import evolve
 from actorstate.core.job import claimed_key, decide
 from actorstate.core.ledger import Entry
 from actorstate.core.messages.document import TERMINAL, Document, ItemState, Order, order_of
-from actorstate.core.messages.replies import Applied, Change, ChangeBody, Finding, Keyframe, Receipt
-from actorstate.core.messages.requests import (
-    Ask,
-    CreateJob,
-    Get,
-    Heartbeat,
-    ListItems,
-    ListJobs,
-    Report,
-    Request,
-    RetryJob,
-)
+from actorstate.core.messages.replies import Applied, Change, ChangeBody, Finding, JobRestored, Keyframe, Receipt
+from actorstate.core.messages.requests import CreateJob, Heartbeat, ReadRequest, Recalling, Report, Request, RetryJob
 from actorstate.core.rate import Now
 from actorstate.core.receipts import MAX_IN_FLIGHT, Unchanged, known_reply, remembered
 from actorstate.errors import BadMessage, CorruptJob, RequestRefused
@@ -34,6 +24,8 @@ from actorstate.errors import BadMessage, CorruptJob, RequestRefused
 KEYFRAME_AFTER_BYTES = 4_096
 KEYFRAME_RATIO = 2
 """A keyframe is due when the changes since the last one outweigh this much and twice that keyframe."""
+KEYFRAME_AFTER_CHANGES = 1_000
+"""It is due as well after so many, however small they are: more are never replayed for one look at the past."""
 
 
 Claim = Callable[[str, str], None]
@@ -48,13 +40,15 @@ def _unheld(_key: str, _job: str) -> None:
 class Envelope:
     """What waits in a mailbox: a client's request and where its reply goes, or the writer's own finding.
 
-    After `expires_at` (monotonic, seconds) its sender has given up, and it is dropped.
+    After `expires_at` (monotonic, seconds) its sender has given up, and it is dropped. `restores` is what the
+    writer has found for a `RestoreJob`.
     """
 
     request: Request | Finding
     reply_to: bytes = b""
     number: int = 0
     expires_at: float = float("inf")
+    restores: JobRestored | None = None
 
 
 @dataclass(slots=True)
@@ -88,6 +82,7 @@ class Actor:
         "_encoded",
         "_forgotten_until",
         "_journal_bytes",
+        "_journal_changes",
         "_keyframe_bytes",
         "_original",
         "_receipts",
@@ -119,21 +114,22 @@ class Actor:
         start = codec.decode_keyframe(keyframe) if keyframe is not None else Keyframe(0, None)
         self.document, self.revision, self._receipts = start.document, start.revision, dict(start.receipts)
         self._forgotten_until, self._original = start.forgotten_until, start.original
-        self._keyframe_bytes, self._journal_bytes = len(keyframe or b""), 0
+        self._keyframe_bytes, self._journal_bytes, self._journal_changes = len(keyframe or b""), 0, 0
         self.staged: Staged | None = None
         self.changed_at: float | None = None
         self._encoded: bytes | None = None
         for packed in changes:
             self._replay(codec.decode_change(packed))
             self._journal_bytes += len(packed)
+            self._journal_changes += 1
 
     def propose(
         self, request: Request, now: Now, epoch: int, *, claim: Claim = _unheld, entry: Entry | None = None
     ) -> Applied:
         """Stages what `request` asks for and returns its answer, true once the staged state is committed.
 
-        `claim` is asked for a unique key that it takes hold of; `entry` is what the request makes of the item
-        ledger (`core/ledger.py`). Raises a RequestRefused or OutcomeUnknown, and then stages nothing.
+        `claim` is asked for a unique key that it takes hold of; `entry` is what is stored of a request that needs
+        more than it says (`core/ledger.py`). Raises a RequestRefused or OutcomeUnknown, and then stages nothing.
         """
         body, producer = request.body if entry is None else entry.body, request.producer
         staged = self.staged or Staged(self.document, self.revision)
@@ -148,7 +144,7 @@ class Actor:
             known = known_reply(receipt, self._forgotten_until, request, now) or self.unchanged.answer(request)
             if known is not None:
                 return known
-        if isinstance(body, Get | ListJobs | ListItems | Ask | Heartbeat):
+        if isinstance(body, ReadRequest | Recalling | Heartbeat):
             raise BadMessage("a read is no change")
         try:
             if not decide(staged.document, body):
@@ -185,7 +181,7 @@ class Actor:
     ) -> Change:
         """Nothing is staged when `claim`, `evolve` or the encoder fails: the assignments come last."""
         before, since = staged.document, staged.at or self.changed_at
-        if isinstance(body, CreateJob | RetryJob) and (key := claimed_key(before, body)):
+        if isinstance(body, CreateJob | RetryJob | JobRestored) and (key := claimed_key(before, body)):
             claim(key, self.job)
         elapsed_s = self._absent_s(now) if since is None else max(0.0, now.monotonic - since)
         change = Change(staged.revision + 1, epoch, now.wall, body, elapsed_s)
@@ -211,7 +207,8 @@ class Actor:
             return staged
         journal = self._journal_bytes + sum(map(len, staged.changes))
         ended = staged.relisted and (staged.document is None or staged.document.status in TERMINAL)
-        if whole or ended or journal > KEYFRAME_AFTER_BYTES + KEYFRAME_RATIO * self._keyframe_bytes:
+        grown = journal > KEYFRAME_AFTER_BYTES + KEYFRAME_RATIO * self._keyframe_bytes
+        if whole or ended or grown or self._journal_changes + len(staged.changes) >= KEYFRAME_AFTER_CHANGES:
             staged.frame = self._keyframe(staged, now)
             staged.keyframe = codec.encode(staged.frame)
         return staged
@@ -224,8 +221,9 @@ class Actor:
         self.document, self.revision, self.changed_at = staged.document, staged.revision, staged.at
         self._receipts.update(staged.receipts)
         self._journal_bytes += sum(map(len, staged.changes))
+        self._journal_changes += len(staged.changes)
         if staged.frame is not None:
-            self._keyframe_bytes, self._journal_bytes = len(staged.keyframe or b""), 0
+            self._keyframe_bytes, self._journal_bytes, self._journal_changes = len(staged.keyframe or b""), 0, 0
             self._receipts, self._forgotten_until = dict(staged.frame.receipts), staged.frame.forgotten_until
         self.staged, self._encoded = None, None
         if self.unchanged.answers:
@@ -241,6 +239,11 @@ class Actor:
         if self._encoded is None and self.document is not None:
             self._encoded = codec.encode(self.document)
         return self._encoded
+
+    def has_told(self, request: Request) -> bool:
+        """Whether this very change is committed already: its answer is known, and nothing need be made ready for it."""
+        receipt = self._receipts.get(request.producer)
+        return receipt is not None and request.id in receipt.replies
 
     def order(self) -> Order:
         """What the job's workers should do, and the revision at which somebody asked for it."""

@@ -19,7 +19,7 @@ from actorstate.core.messages.document import (
     Track,
     Worker,
 )
-from actorstate.core.messages.replies import Change, JobExpired, WorkerJudged
+from actorstate.core.messages.replies import Change, JobExpired, JobRestored, WorkerJudged
 from actorstate.core.messages.requests import (
     ApproveJob,
     Attach,
@@ -36,6 +36,7 @@ from actorstate.core.messages.requests import (
 )
 from actorstate.core.rate import FIRST_SAMPLES_S, SAMPLE_EVERY_S, estimated, health_of, measured, without_eta
 from actorstate.core.reports import described, throttled
+from actorstate.core.restore import restored
 
 MAX_CATEGORIES = 64
 """Failures of further categories are counted under `other`."""
@@ -268,4 +269,5 @@ _EVOLVERS: dict[type, Callable[..., Document]] = {
     RetryJob: _retried,
     ApproveJob: _approved,
     ThrottleJob: _limited,
+    JobRestored: restored,
 }

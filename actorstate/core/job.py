@@ -1,8 +1,8 @@
 """THE state machine: which status may follow which, and which requests a job accepts.
 
     pending ──▶ running ◀──▶ paused         completed, failed and cancelled are terminal:
-       │           │▲           │           nothing leads out of them. An explicit retry opens a
-       └──▶ waiting ┘└──────────┘           new attempt (`core/attempts.py`) and keeps the old one.
+       │           │▲           │           nothing leads out of them. An explicit retry or restore
+       └──▶ waiting ┘└──────────┘           opens a new attempt (`core/attempts.py`) and keeps the old one.
     Every status that is not terminal may end as completed, failed or cancelled.
 
 `decide` refuses with a typed error or says whether the request changes anything; what the change makes
@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from msgspec.structs import replace
 
 from actorstate.core.messages.document import TERMINAL, Document, Status, Worker
-from actorstate.core.messages.replies import ChangeBody, JobExpired, WorkerJudged
+from actorstate.core.messages.replies import ChangeBody, JobExpired, JobRestored, WorkerJudged
 from actorstate.core.messages.requests import (
     MAX_COUNT,
     ApproveJob,
@@ -93,7 +93,7 @@ def claimed_key(document: Document | None, body: ChangeBody) -> str | None:
     """The unique key that `body` would take hold of, if it is accepted."""
     if isinstance(body, CreateJob):
         return body.unique_key if document is None else None
-    if isinstance(body, RetryJob) and document is not None and document.finished:
+    if isinstance(body, RetryJob | JobRestored) and document is not None and document.finished:
         return document.unique_key
     return None
 
@@ -292,6 +292,16 @@ def _decide_approve(document: Document, body: ApproveJob) -> bool:
     return asked.approved_at is None
 
 
+def _decide_restored(document: Document, body: JobRestored) -> bool:
+    if document.created_at != body.state.created_at:
+        raise IllegalTransition(
+            f"job {body.job!r} was deleted and created again meanwhile",
+            hint=f"look at the one that there is: actorstate get DIR {body.job}",
+            job=body.job,
+        )
+    return True
+
+
 def _decide_throttle(document: Document, body: ThrottleJob) -> bool:
     _check_open(document)
     return body.rows_per_s != (document.throttle.rows_per_s if document.throttle else None)
@@ -311,4 +321,5 @@ _DECIDERS: dict[type, Callable[..., bool]] = {
     RetryJob: _decide_retry,
     ApproveJob: _decide_approve,
     ThrottleJob: _decide_throttle,
+    JobRestored: _decide_restored,
 }

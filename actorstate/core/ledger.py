@@ -15,7 +15,7 @@ from datetime import datetime
 from msgspec.structs import replace
 
 from actorstate.core.messages.document import Document, ItemState, Progress
-from actorstate.core.messages.replies import Taken
+from actorstate.core.messages.replies import JobRestored, Taken
 from actorstate.core.messages.requests import Counts, ErrorReport, ItemReport, Report, RetryItems
 
 MAX_TOLD = 50
@@ -29,9 +29,12 @@ Rows = Mapping[str, ItemState]
 
 @dataclass(slots=True)
 class Entry:
-    """What is stored of a report or a retry: the change without its items, the rows, and what is taken back."""
+    """What is stored of a report or a retry: the change without its items, the rows, and what is taken back.
 
-    body: Report | RetryItems
+    Of a restore it is the state that is brought back; the ledger stays as it is.
+    """
+
+    body: Report | RetryItems | JobRestored
     rows: dict[str, ItemState] = field(default_factory=dict[str, ItemState])
     taken: Taken | None = None
     retrying: int = 0

@@ -157,12 +157,12 @@ class Store(Protocol):
         """The last revision made at or before `at`, by the clock as it was; 0 if none is kept. Raises CorruptJob."""
         ...
 
-    def prune(self, epoch: int, job: str, keep_from: int, before: datetime) -> bool:
+    def prune(self, epoch: int, job: str, keep: int, before: datetime) -> bool:
         """Forgets the oldest stretch of history, up to the next keyframe, and says whether it did.
 
-        All of it must be below revision `keep_from`, or made before `before`. The newest keyframe and the stretch
-        up to it stay, whatever they are: they are the job's state and its second copy. Not while a commit
-        runs. Need not be durable. Raises EpochFenced, DiskFull, StoreFailed.
+        All of it must lie behind the newest `keep` revisions, or have been made before `before`. The newest
+        keyframe and the stretch up to it stay, whatever they are: they are the job's state and its second
+        copy. Not while a commit runs. Need not be durable. Raises EpochFenced, DiskFull, StoreFailed.
         """
         ...
 
@@ -254,7 +254,7 @@ class MemoryStore:
         row = self._rows.get(job)
         return max((change.revision for change in row.changes if change.at <= at), default=0) if row else 0
 
-    def prune(self, epoch: int, job: str, keep_from: int, before: datetime) -> bool:
+    def prune(self, epoch: int, job: str, keep: int, before: datetime) -> bool:
         """See Store."""
         if epoch != self._epoch:
             raise EpochFenced(f"epoch {self._epoch} has taken over from {epoch}")
@@ -264,7 +264,7 @@ class MemoryStore:
             return False
         beginning = later[0].revision
         stretch = [change for change in row.changes if change.revision < beginning]
-        if beginning > keep_from and any(change.at >= before for change in stretch):
+        if beginning > row.changes[-1].revision - keep + 1 and any(change.at >= before for change in stretch):
             return False
         row.changes = [change for change in row.changes if change.revision >= beginning]
         row.keyframes = later

@@ -16,6 +16,7 @@ from queue import SimpleQueue
 from actorstate import telemetry
 from actorstate.config import WriterSettings
 from actorstate.core.actor import Actor, Envelope
+from actorstate.core.ledger import Entry
 from actorstate.core.messages.replies import Applied
 from actorstate.core.messages.requests import Report, Request, RetryItems
 from actorstate.core.rate import Now
@@ -177,7 +178,7 @@ class Committer:
                 actor.judge(request, now, self._epoch)
                 answer = Applied(actor.revision)
             else:
-                body, entry = request.body, None
+                body, entry = request.body, Entry(envelope.restores) if envelope.restores else None
                 if isinstance(body, RetryItems) or (isinstance(body, Report) and body.items):
                     entry = entry_of(self._store, actor, body, now)
                     batch.items += len(entry.rows)

@@ -164,6 +164,8 @@ _LEVELS = {
     "store.job_adopted": logging.INFO,
     "store.second_copy_made": logging.INFO,
     "commit.refused": logging.WARNING,
+    "history.kept": logging.WARNING,
+    "recall.failed": logging.ERROR,
     "reply.undelivered": logging.INFO,
     "writer.drain_failed": logging.WARNING,
     "writer.idle": logging.INFO,

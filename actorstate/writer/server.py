@@ -24,15 +24,13 @@ from actorstate.config import WriterSettings
 from actorstate.core import codec
 from actorstate.core.actor import Actor, Envelope
 from actorstate.core.messages.document import NOTHING
-from actorstate.core.messages.replies import Found, ItemsListed, JobsChanged, Listed, Reply, size_of
+from actorstate.core.messages.replies import Answer, Found, ItemsListed, JobsChanged, Listed, Reply, size_of
 from actorstate.core.messages.requests import (
-    Ask,
     Attach,
     CreateJob,
-    Get,
     Heartbeat,
-    ListItems,
-    ListJobs,
+    ReadRequest,
+    Recalling,
     Request,
     expiring,
 )
@@ -44,7 +42,9 @@ from actorstate.writer.answers import Answers, refusal
 from actorstate.writer.commit import Batch, Committer
 from actorstate.writer.expiry import Expiry
 from actorstate.writer.liveness import Liveness, follow, is_worked_on
+from actorstate.writer.past import Past
 from actorstate.writer.residents import Residents
+from actorstate.writer.retention import Retention
 
 TICK_S = 1.0
 """How often health is judged, idle actors leave, and the watchdog is told."""
@@ -74,6 +74,8 @@ class Server:
         self._liveness = Liveness(settings)
         self._expiry = Expiry(store, self._residents)
         self._answers = Answers(store, self._residents, self._committer, settings)
+        self._past = Past(store, self._residents, self._committer, settings)
+        self._retention = Retention(store, epoch, settings)
         self._outbox: dict[bytes, list[Reply]] = defaultdict(list)
         self._outgoing: dict[bytes, int] = defaultdict(int)
         self._sequence = 0
@@ -138,6 +140,8 @@ class Server:
             if time.monotonic() >= self._next_tick:
                 self._tick()
             self._commit()
+            if self._past.due and (told := self._past.step(time.monotonic())) is not None:
+                self._tell(*told)
             if self._answers.waiters:
                 self._answer_waiters()
             self._send()
@@ -160,7 +164,7 @@ class Server:
     def _drained(self) -> bool:
         if self._stop_by is None:
             return False
-        busy = self._committer.under_way is not None or self._committer.waiting
+        busy = self._committer.under_way is not None or self._committer.waiting or self._past.due
         if busy and time.monotonic() > self._stop_by:
             telemetry.event("writer.drain_failed", waiting=self._committer.waiting)
             return True
@@ -179,7 +183,8 @@ class Server:
         os.write(self._wake, b"c")
 
     def _wait(self) -> None:
-        ready = self._committer.waiting and self._committer.under_way is None
+        idle = self._committer.under_way is None
+        ready = (idle and (self._committer.waiting or self._retention.due)) or self._past.due
         until = min(self._next_tick, self._answers.next_expiry(), self._needed_at + self._idle_exit_s)
         timeout_ms = 0 if ready else max(0, int((until - time.monotonic()) * 1000) + 1)
         events = dict(self._poller.poll(timeout_ms))
@@ -216,12 +221,14 @@ class Server:
             return
         body = request.body
         try:
-            if isinstance(body, Get | ListJobs | ListItems | Ask | Heartbeat):
+            if isinstance(body, ReadRequest | Heartbeat):
                 self._read(client, request)
                 return
-            actor = self._residents.actors.get(body.job) or self._residents.find_or_new(body.job)
             if self._stop_by is not None:
                 raise Busy("the writer is stopping", retry_after_s=0.2)
+            if isinstance(body, Recalling) and self._past.begin(client, request, body, expires_at or math.inf):
+                return
+            actor = self._residents.actors.get(body.job) or self._residents.find_or_new(body.job)
             if isinstance(body, Attach):
                 self._judge(actor, now)
             elif isinstance(body, CreateJob):
@@ -248,6 +255,12 @@ class Server:
                 with contextlib.suppress(Busy):  # judged at the next tick
                     self._judge(actor, monotonic)
 
+    def _tell(self, client: bytes, number: int, answer: Answer | ActorStateError) -> None:
+        if isinstance(answer, ActorStateError):
+            self._refuse(client, number, answer)
+        else:
+            self._outbox[client].append(Reply(number, self._epoch, answer))
+
     def _judge(self, actor: Actor, monotonic: float) -> None:
         for judged in self._liveness.findings(actor, monotonic):
             self._committer.post(actor, Envelope(judged))
@@ -266,6 +279,7 @@ class Server:
         self._residents.evict(monotonic)
         if self._committer.under_way is None:
             self._store.rest()
+            self._retention.tick()
             self.on_tick(self._last_commit)
 
     def _tidy(self, monotonic: float) -> None:
@@ -290,6 +304,8 @@ class Server:
         done = committer.finished()
         if done is not None:
             self._settle(done)
+        if self._retention.due and committer.under_way is None:
+            self._retention.step()
         if committer.waiting and committer.under_way is None:
             if not os.fstat(self._lock).st_nlink:
                 raise EpochFenced(LOCK_LOST)
@@ -304,6 +320,8 @@ class Server:
     def _settle(self, batch: Batch) -> None:
         outcomes = self._committer.settle(batch, self._residents)
         self._last_commit = time.monotonic()
+        if batch.error is None:
+            self._retention.note(batch.parts)
         for envelope, actor, answer in outcomes:
             if isinstance(answer, ActorStateError):
                 self._refuse(envelope.reply_to, envelope.number, answer)

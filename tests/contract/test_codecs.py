@@ -17,12 +17,13 @@ from actorstate.core.messages.replies import (
     Change,
     ChangeBody,
     JobExpired,
+    JobRestored,
     JobsChanged,
     Keyframe,
     Reply,
     WorkerJudged,
 )
-from actorstate.core.messages.requests import Body, ChangeRequest, CreateJob, Get, Heartbeat, Request
+from actorstate.core.messages.requests import Body, ChangeRequest, CreateJob, Get, Heartbeat, Request, RestoreJob
 from actorstate.errors import BadMessage, CorruptJob
 from tests.support.core import JOB, START, a_job, attach
 from tests.support.messages import documents, messages
@@ -307,7 +308,7 @@ def test_a_store_takes_a_request_for_its_own(decode: Decode) -> None:
 
 
 def test_a_change_that_is_no_request_is_asked_for() -> None:
-    assert set(get_args(ChangeRequest)) == set(CHANGES) - {WorkerJudged, JobExpired}
+    assert set(get_args(ChangeRequest)) == set(CHANGES) - {WorkerJudged, JobExpired, JobRestored} | {RestoreJob}
     assert set(BODIES) - set(CHANGES) >= {Get, Heartbeat}
     assert CreateJob in CHANGES
     assert START.tzinfo is UTC

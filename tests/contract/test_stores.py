@@ -351,38 +351,38 @@ def test_a_moment_leads_to_another_revision_than_the_last_before_it(store: Store
         assert store.revision_at("a", minutes(minute)) == expected
 
 
-def forgotten(store: Store, job: str, *, keep_from: int = 0, before: float = -99) -> int:
+def forgotten(store: Store, job: str, *, keep: int = 99, before: float = -99) -> int:
     """How many stretches can be forgotten."""
     stretches = 0
-    while store.prune(1, job, keep_from, minutes(before)):
+    while store.prune(1, job, keep, minutes(before)):
         stretches += 1
         assert stretches < 99
     return stretches
 
 
 @pytest.mark.parametrize(
-    ("keep_from", "before", "stretches", "oldest"),
+    ("keep", "before", "stretches", "oldest"),
     [
-        (0, -99, 0, 1),
-        (3, -99, 0, 1),
-        (4, -99, 1, 4),
-        (7, -99, 1, 4),
-        (8, -99, 2, 8),
-        (99, -99, 2, 8),
-        (0, 2, 0, 1),
-        (0, 2.5, 1, 4),
-        (0, 3, 1, 4),
-        (0, 99, 2, 8),
-        (5, 7, 2, 8),
+        (99, -99, 0, 1),
+        (10, -99, 0, 1),
+        (9, -99, 1, 4),
+        (6, -99, 1, 4),
+        (5, -99, 2, 8),
+        (0, -99, 2, 8),
+        (99, 2, 0, 1),
+        (99, 2.5, 1, 4),
+        (99, 3, 1, 4),
+        (99, 99, 2, 8),
+        (8, 7, 2, 8),
     ],
 )
 def test_more_is_forgotten_than_may_be_or_less(
-    store: Store, keep_from: int, before: float, stretches: int, oldest: int
+    store: Store, keep: int, before: float, stretches: int, oldest: int
 ) -> None:
     dated(store, "a", {4, 8, 10}, range(12))
     dated(store, "b", {4, 8, 10}, range(12))
     others, present = holdings(store, "b"), store.load("a")
-    assert forgotten(store, "a", keep_from=keep_from, before=before) == stretches
+    assert forgotten(store, "a", keep=keep, before=before) == stretches
     assert store.oldest("a") == oldest
     assert [change.revision for change in store.changes("a", 0, 99)] == list(range(oldest, 13))
     assert beginnings(store, "a", 12)[oldest - 1 :] == [0, 0, 0, 4, 4, 4, 4, 8, 8, 10, 10, 10][oldest - 1 :]
@@ -395,7 +395,7 @@ def test_the_only_copy_is_forgotten(store: Store) -> None:
     dated(store, "a", {3}, range(5))
     dated(store, "b", {1, 5}, range(5))
     dated(store, "c", set(), range(5))
-    assert [forgotten(store, job, keep_from=99, before=99) for job in ("a", "b", "c", "none")] == [0, 0, 0, 0]
+    assert [forgotten(store, job, keep=0, before=99) for job in ("a", "b", "c", "none")] == [0, 0, 0, 0]
 
 
 def test_what_a_fast_clock_has_dated_is_forgotten_too_early(store: Store) -> None:
@@ -408,7 +408,7 @@ def test_what_a_fast_clock_has_dated_is_forgotten_too_early(store: Store) -> Non
 def test_after_forgetting_a_moment_leads_elsewhere(store: Store, clock: str) -> None:
     times = CLOCKS[clock]
     dated(store, "a", {4, 8, 10}, times)
-    assert forgotten(store, "a", keep_from=4) == 1
+    assert forgotten(store, "a", keep=len(times) - 4 + 1) == 1
     for minute in (-1, *times):
         kept = [revision for revision, time in enumerate(times, 1) if time <= minute and revision >= 4]
         assert store.revision_at("a", minutes(minute)) == max(kept, default=0)
@@ -424,7 +424,7 @@ def test_a_deleted_jobs_past_is_read_for_its_successors(store: Store) -> None:
     assert store.oldest("a") == 6
     assert beginnings(store, "a", 10)[4:] == [5, 5, 7, 7, 9, 9]
     assert store.revision_at("a", minutes(5)) == 0
-    assert forgotten(store, "a", keep_from=99) == 1
+    assert forgotten(store, "a", keep=0) == 1
     assert (store.oldest("a"), store.revision_at("a", minutes(99))) == (7, 10)
 
 
@@ -432,14 +432,14 @@ def test_an_older_writer_forgets_what_its_successor_keeps(store: Store) -> None:
     dated(store, "a", {4, 8, 10}, range(12))
     store.set_epoch(2)
     with pytest.raises(EpochFenced):
-        store.prune(1, "a", 99, minutes(99))
+        store.prune(1, "a", 0, minutes(99))
     assert store.oldest("a") == 1
 
 
 def test_what_is_committed_after_forgetting_is_lost(make_store: MakeStore, tmp_path: Path) -> None:
     with opened(make_store(tmp_path)) as store:
         dated(store, "a", {4, 8, 10}, range(12))
-        assert forgotten(store, "a", keep_from=99) == 2
+        assert forgotten(store, "a", keep=0) == 2
         dated(store, "a", {13}, [20, 21], first=13)
         before = holdings(store, "a"), store.oldest("a")
     with opened(make_store(tmp_path), epoch=0) as store:

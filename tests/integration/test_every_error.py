@@ -195,6 +195,16 @@ def a_mailbox_that_is_full(stage: Stage) -> None:
     stage.served_here(WriterSettings(max_mailbox=0)).create("job")
 
 
+@raises(errors.HistoryPruned)
+def a_past_that_is_forgotten(stage: Stage) -> None:
+    client = stage.served_here(WriterSettings(history_changes=1))
+    client.create("job")
+    with client.attach("job") as run:
+        for number in range(1_000):
+            run.checkpoint(bytes(20_000 + number))
+            client.get("job", at=2)
+
+
 @raises(errors.ActorFailed)
 def a_defect_in_an_actor(stage: Stage) -> None:
     client = stage.served_here()

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import GenericAlias
 from typing import Any, Self
 
-from actorstate.client import operations
+from actorstate.client import operations, recall
 from actorstate.client.aio.mirror import AsyncMirror
 from actorstate.client.aio.transport import AsyncTransport
 from actorstate.client.carried import Method, Parameters, as_method, item_of, result_of
@@ -81,6 +81,9 @@ class AsyncClient:
     retry = carried(operations.retry)
     approve = carried(operations.approve)
     throttle = carried(operations.throttle)
+    history = streamed(recall.history)
+    diff = carried(recall.diff)
+    restore = carried(recall.restore)
     delete = carried(operations.delete)
     ask = carried(operations.ask)
     mirror = mirrored(copy.mirror)

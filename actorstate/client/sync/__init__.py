@@ -10,7 +10,7 @@ from pathlib import Path
 from types import GenericAlias
 from typing import ParamSpec, Self
 
-from actorstate.client import operations
+from actorstate.client import operations, recall
 from actorstate.client.blocks import block
 from actorstate.client.carried import Method, as_method, item_of, result_of
 from actorstate.client.mirror import Mirror, copy
@@ -95,6 +95,9 @@ class Client:
     retry = carried(operations.retry)
     approve = carried(operations.approve)
     throttle = carried(operations.throttle)
+    history = streamed(recall.history)
+    diff = carried(recall.diff)
+    restore = carried(recall.restore)
     delete = carried(operations.delete)
     ask = carried(operations.ask)
     mirror = mirrored(copy.mirror)

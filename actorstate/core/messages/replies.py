@@ -4,8 +4,8 @@ from datetime import datetime
 
 from msgspec import Raw, Struct
 
-from actorstate.core.messages.document import Document, Health, Intent
-from actorstate.core.messages.requests import ChangeRequest
+from actorstate.core.messages.document import Document, Health, Intent, Progress, Status
+from actorstate.core.messages.requests import StoredRequest
 
 
 class Applied(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, tag=True):
@@ -48,6 +48,29 @@ class ItemsListed(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields
     items: list[Raw]
     damaged: list[str] = []
     after: str = ""
+
+
+class HistoryEntry(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """One change: `what` is the name of the request, `who` the worker or person that it came from.
+
+    `status` and `progress` (without its categories) are those that it led to, where they were asked for.
+    """
+
+    revision: int
+    epoch: int
+    at: datetime
+    what: str
+    who: str
+    summary: str
+    status: Status | None = None
+    progress: Progress | None = None
+
+
+class HistoryPage(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, tag=True):
+    """Changes of one job in the order that was asked for; `more` says whether there are further ones."""
+
+    entries: list[HistoryEntry]
+    more: bool = False
 
 
 def found(packed: bytes, last_beat_s: dict[str, float]) -> Found:
@@ -100,7 +123,7 @@ class Refused(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=Tru
     details: dict[str, str | int | float | bool | None] = {}
 
 
-Answer = Applied | Beaten | Found | NotModified | Listed | ItemsListed | WriterState | Refused
+Answer = Applied | Beaten | Found | NotModified | Listed | ItemsListed | HistoryPage | WriterState | Refused
 
 
 class Reply(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -147,8 +170,16 @@ class JobExpired(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=
     finished_at: datetime
 
 
+class JobRestored(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, tag=True):
+    """What the writer makes of `RestoreJob`: with the older state itself, so that a replay needs nothing else."""
+
+    job: str
+    state: Document
+    by: str = ""
+
+
 Finding = WorkerJudged | JobExpired
-ChangeBody = ChangeRequest | Finding
+ChangeBody = StoredRequest | JobRestored | Finding
 
 
 class Taken(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):

@@ -1,5 +1,6 @@
 """Requests: what clients ask for, in the imperative. Each is a msgpack map with its name under `type`."""
 
+from datetime import datetime
 from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
@@ -55,6 +56,32 @@ class ListItems(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=T
 
 class Ask(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, tag=True):
     """The writer's own state, for `actorstate doctor`."""
+
+
+Revision = Annotated[int, Meta(ge=1, le=2**53)]
+Time = Annotated[datetime, Meta(tz=True)]
+
+
+class GetAt(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, tag=True):
+    """The job's state as it was at `revision`, or at the last one made at or before `at`: exactly one is given."""
+
+    job: JobId
+    revision: Revision | None = None
+    at: Time | None = None
+
+
+class ReadHistory(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, tag=True):
+    """A page of the job's changes above revision `after`; with `newest` those below `before`, the newest first.
+
+    With `states` each comes with the status and the counts that it led to.
+    """
+
+    job: JobId
+    after: Count = 0
+    before: Revision | None = None
+    newest: bool = False
+    states: bool = False
+    limit: Annotated[int, Meta(ge=1, le=500)] = 100
 
 
 class Heartbeat(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, tag=True):
@@ -213,6 +240,15 @@ class DeleteJob(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=T
     job: JobId
 
 
+class RestoreJob(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, tag=True):
+    """Bring the job's work back as `GetAt` would show it; what the writer stores of it is `JobRestored`."""
+
+    job: JobId
+    revision: Revision | None = None
+    at: Time | None = None
+    by: Annotated[str, Meta(max_length=128)] = ""
+
+
 class RetryJob(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, tag=True):
     """Open a new attempt of a job that has ended, from its checkpoint or, with nothing counted, `from_start`."""
 
@@ -238,7 +274,9 @@ class ThrottleJob(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields
 
 
 ReadRequest = Get | ListJobs | ListItems | Ask
-ChangeRequest = (
+PastRequest = GetAt | ReadHistory
+Recalling = PastRequest | RestoreJob
+StoredRequest = (
     CreateJob
     | Attach
     | Detach
@@ -251,7 +289,9 @@ ChangeRequest = (
     | ApproveJob
     | ThrottleJob
 )
-Body = ReadRequest | Heartbeat | ChangeRequest
+"""Those that are stored as they came."""
+ChangeRequest = StoredRequest | RestoreJob
+Body = ReadRequest | PastRequest | Heartbeat | ChangeRequest
 
 
 class Request(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):

@@ -162,22 +162,19 @@ class SqliteStore:
         with typed_errors(self._path, job), self._one_moment():
             return history.revision_at(self._reading, job, at)
 
-    def prune(self, epoch: int, job: str, keep_from: int, before: datetime) -> bool:
+    def prune(self, epoch: int, job: str, keep: int, before: datetime) -> bool:
         """See Store. Not synced: it reaches the disk with the next commit, or is done again."""
-        try:
+        with typed_errors(self._path):
+            beginning = history.next_beginning(self._reading, job, keep, before)
+            if beginning is None:
+                return False
             self._writing.execute("PRAGMA synchronous = NORMAL")
-            self._writing.execute("BEGIN IMMEDIATE")
-            if self._writing.execute("SELECT epoch FROM writer").fetchone() != (epoch,):
-                raise EpochFenced(f"another writer has taken {self._path.parent} over from epoch {epoch}")
-            done = history.forget_stretch(self._writing, job, keep_from, before)
-            self._writing.execute("COMMIT")
-        except BaseException as error:
-            self._roll_back(error)
-            raise
-        finally:
-            self._writing.execute("PRAGMA synchronous = FULL")
-        self._unmoved_bytes += PAGE_BYTES * PRUNED_PAGES if done else 0
-        return done
+            try:
+                self._forget(epoch, job, beginning)
+            finally:
+                self._writing.execute("PRAGMA synchronous = FULL")
+        self._unmoved_bytes += PAGE_BYTES * PRUNED_PAGES
+        return True
 
     def list_jobs(self, query: JobQuery) -> list[str]:
         """See Store."""
@@ -220,6 +217,17 @@ class SqliteStore:
                 self._writing.execute("ROLLBACK")
         if isinstance(error, sqlite3.Error):
             raise typed(error, self._path) from error
+
+    def _forget(self, epoch: int, job: str, beginning: int) -> None:
+        try:
+            self._writing.execute("BEGIN IMMEDIATE")
+            if self._writing.execute("SELECT epoch FROM writer").fetchone() != (epoch,):
+                raise EpochFenced(f"another writer has taken {self._path.parent} over from epoch {epoch}")
+            history.forget_before(self._writing, job, beginning)
+            self._writing.execute("COMMIT")
+        except BaseException as error:
+            self._roll_back(error)
+            raise
 
     def _write_rest(self, part: JobCommit) -> None:
         if part.index is not None:

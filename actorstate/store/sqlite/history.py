@@ -39,7 +39,7 @@ _NEXT = """
 SELECT revision FROM keyframes WHERE job = :job
 AND revision > (SELECT min(revision) FROM changes WHERE job = :job) ORDER BY revision LIMIT 2
 """
-_NEWEST_OF = "SELECT max(at) FROM changes WHERE job = ? AND revision < ?"
+_LATEST = "SELECT max(at) FROM changes WHERE job = ? AND revision < ?"
 _BEGINS = """
 UPDATE keyframes SET earliest = (SELECT at FROM changes WHERE job = :job AND revision = :revision)
 WHERE job = :job AND revision = :revision
@@ -98,17 +98,21 @@ def earliest(writing: sqlite3.Connection, job: str, added: Sequence[StoredChange
     return min(times, default=None)
 
 
-def forget_stretch(writing: sqlite3.Connection, job: str, keep_from: int, before: datetime) -> bool:
-    """See Store.prune; within the caller's transaction."""
-    keyframes = [revision for (revision,) in writing.execute(_NEXT, {"job": job})]
+def next_beginning(reading: sqlite3.Connection, job: str, keep: int, before: datetime) -> int | None:
+    """Where the job's history would begin without its oldest stretch; None where that must stay (Store.prune)."""
+    keyframes = [revision for (revision,) in reading.execute(_NEXT, {"job": job})]
     if len(keyframes) < 2:  # noqa: PLR2004 - the next one, and the newest or one before it
-        return False
-    beginning = keyframes[0]
-    if beginning > keep_from:
-        newest = writing.execute(_NEWEST_OF, (job, beginning)).fetchone()[0]
-        if newest is None or newest >= microseconds(before):
-            return False
+        return None
+    beginning = int(keyframes[0])
+    revision = int(reading.execute("SELECT revision FROM jobs WHERE job = ?", (job,)).fetchone()[0])
+    if beginning <= revision - keep + 1:
+        return beginning
+    latest = reading.execute(_LATEST, (job, beginning)).fetchone()[0]
+    return beginning if latest is not None and latest < microseconds(before) else None
+
+
+def forget_before(writing: sqlite3.Connection, job: str, beginning: int) -> None:
+    """Removes all before the keyframe `beginning`; within the caller's transaction."""
     writing.execute("DELETE FROM changes WHERE job = ? AND revision < ?", (job, beginning))
     writing.execute("DELETE FROM keyframes WHERE job = ? AND revision < ?", (job, beginning))
     writing.execute(_BEGINS, {"job": job, "revision": beginning})
-    return True
