@@ -152,12 +152,12 @@ class JsonStore:
         past, revision = self._past(job)
         return max((found for found, made in past.changes.items() if made.at <= at and found <= revision), default=0)
 
-    def prune(self, epoch: int, job: str, keep_from: int, before: datetime) -> bool:
+    def prune(self, epoch: int, job: str, keep: int, before: datetime) -> bool:
         """See Store. A past that is damaged is kept whole."""
         with self._typed(), self._lock, self._fence.held(wait_s=0.0):
             self._check(epoch)
-            past, _ = self._past(job, with_newest=True)
-            kept = past.after_stretch(keep_from, before)
+            past, revision = self._past(job, with_newest=True)
+            kept = past.after_stretch(revision - keep + 1, before)
             if kept is None:
                 return False
             replace_durably(self._places.past(job), past_lines(job, kept))
