@@ -58,6 +58,7 @@ COMMANDS = (
     Entry("repair", "verify", "mend what is damaged; what cannot be read is kept aside"),
     Entry("backup", "backup", "a verified copy of everything in a new directory"),
     Entry("move", "move", "copy all jobs into another store, and compare every one"),
+    Entry("web", "web", "serve a page that shows the jobs"),
     Entry("doctor", "doctor", "examine a directory, with or without a running writer"),
 )
 

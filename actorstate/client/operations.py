@@ -13,7 +13,7 @@ and in each of the two clients one line: `rename = carried(operations.rename)`.
 """
 
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Generic, NamedTuple, TypeVar, Unpack
@@ -76,6 +76,22 @@ class Emit(Generic[Item]):
 
 Operation = Generator[Send, Reply, Result]
 Stream = Generator[Send | Emit[Item], Reply, None]
+
+
+def driven(operation: Operation[Result], call: Callable[[Send], Reply]) -> Result:
+    """Carries an operation out, blocking; raises what it raises."""
+    try:
+        wanted = next(operation)
+        while True:
+            try:
+                reply = call(wanted)
+            except ActorStateError as error:
+                wanted = operation.throw(error)
+            else:
+                wanted = operation.send(reply)
+    except StopIteration as done:
+        result: Result = done.value
+        return result
 
 
 def next_item(stream: Stream[Item]) -> Operation[Emit[Item] | None]:

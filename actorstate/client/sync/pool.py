@@ -17,7 +17,7 @@ from typing import Protocol, cast
 import zmq
 
 from actorstate.client.calls import Call, NoAnswer, Numbers, again, settled
-from actorstate.client.operations import Item, Operation, Result, Stream, next_item
+from actorstate.client.operations import Item, Operation, Result, Stream, driven, next_item
 from actorstate.client.start import Starter
 from actorstate.config import ClientSettings
 from actorstate.core import codec
@@ -117,17 +117,7 @@ class Transport:
 
     def result_of(self, operation: Operation[Result]) -> Result:
         """Carries an operation out; raises what it raises."""
-        try:
-            wanted = next(operation)
-            while True:
-                try:
-                    reply = self.call(wanted.body, wanted.timeout_s)
-                except ActorStateError as error:
-                    wanted = operation.throw(error)
-                else:
-                    wanted = operation.send(reply)
-        except StopIteration as done:
-            return cast("Result", done.value)
+        return driven(operation, lambda wanted: self.call(wanted.body, wanted.timeout_s))
 
     def items_of(self, stream: Stream[Item]) -> Iterator[Item]:
         """Carries a stream out, as far as its items are asked for."""

@@ -1,0 +1,265 @@
+// What is shown and when it is asked for. The address says which job (`?job=`), so reload, back, a second tab
+// and a shared link all lead to the same place. A state is only ever replaced by a newer one (epoch, revision).
+
+import { el, show } from "./dom.js";
+import { jobView } from "./job.js";
+import { listView } from "./list.js";
+
+const EVERY_MS = 1000;
+const CALM_MS = 5000; // nothing has changed for a while, the job has ended, or events bring the news
+const LONGEST_MS = 10000;
+const GIVE_UP_MS = 30000;
+const CALM_AFTER = 30;
+
+const main = document.getElementById("main");
+const line = document.getElementById("line");
+const said = document.getElementById("said");
+const sure = document.getElementById("sure");
+
+const known = new Map(); // newest state by job id
+let about = { controls: false, events: false };
+let place = {};
+let page = null;
+let tags = { page: "", job: "" };
+let skewMs = 0;
+let failures = 0;
+let unchanged = 0;
+let timer = 0;
+let asking = null;
+let events = null;
+let missing = "";
+let more = 0;
+
+function readPlace() {
+  const query = new URLSearchParams(location.search);
+  return { job: query.get("job") || "", status: query.get("status") || "" };
+}
+
+function go(query) {
+  history.pushState(null, "", query || "./");
+  arrive();
+  const heading = main.querySelector("h1");
+  if (heading) heading.focus({ preventScroll: true });
+  scrollTo(0, 0);
+}
+
+function arrive() {
+  const before = place;
+  place = readPlace();
+  if (before.job !== place.job || before.status !== place.status) {
+    tags = { page: "", job: "" };
+    page = null;
+    missing = "";
+    unchanged = 0;
+    more = 0;
+    said.replaceChildren();
+  }
+  draw();
+  follow();
+  askSoon(0);
+}
+
+// --- asking -----------------------------------------------------------------------------------------------------
+
+function askSoon(delayMs) {
+  clearTimeout(timer);
+  if (asking) asking.abort();
+  asking = null;
+  timer = setTimeout(ask, delayMs);
+}
+
+async function ask() {
+  if (document.hidden) return; // asked again as soon as somebody looks
+  const mine = (asking = new AbortController());
+  const late = setTimeout(() => mine.abort(), GIVE_UP_MS);
+  try {
+    await (place.job ? askJob(mine.signal) : askList(mine.signal));
+  } catch (error) {
+    if (asking !== mine) return; // somebody asked for something else meanwhile
+    failures += 1;
+    tell(failures > 1 ? "No connection to the server; trying again" : null);
+  } finally {
+    clearTimeout(late);
+  }
+  if (asking !== mine) return;
+  asking = null;
+  draw();
+  timer = setTimeout(ask, delay());
+}
+
+function delay() {
+  if (failures) return Math.min(LONGEST_MS, EVERY_MS * 2 ** (failures - 1)) * (0.8 + 0.4 * Math.random());
+  const job = known.get(place.job);
+  const calm = unchanged > CALM_AFTER || missing || (job && job.finished_at) || (events && events.live);
+  return calm ? CALM_MS : EVERY_MS;
+}
+
+async function fetched(path, signal) {
+  // The browser's own cache revalidates by ETag: what has not changed costs a 304, after F5 too.
+  const response = await fetch(path, { signal, cache: "no-cache", credentials: "same-origin" });
+  const date = Date.parse(response.headers.get("Date") || "");
+  if (date && !response.headers.get("Age")) skewMs = date + 500 - Date.now();
+  return response;
+}
+
+async function askJob(signal) {
+  const job = place.job;
+  const response = await fetched(`api/jobs/${encodeURIComponent(job)}`, signal);
+  if (response.status === 404 || response.status === 400) {
+    missing = job;
+    known.delete(job);
+    heard("");
+  } else if (!response.ok) {
+    await refused(response);
+  } else {
+    missing = "";
+    const tag = response.headers.get("ETag") || "";
+    const stale = response.headers.has("X-Actorstate-Stale");
+    if (tag && tag === tags.job) unchanged += 1;
+    else if (keep(await response.json())) [tags.job, unchanged] = [tag, 0];
+    if (stale) {
+      failures += 1;
+      tell("The writer does not answer; this is the last known state");
+    } else heard("");
+  }
+}
+
+async function askList(signal) {
+  const query = new URLSearchParams({ limit: String(50 + more) });
+  if (place.status) query.set("status", place.status);
+  const response = await fetched(`api/jobs?${query}`, signal);
+  if (!response.ok) return void (await refused(response));
+  const tag = response.headers.get("ETag") || "";
+  if (tag && tag === tags.page) unchanged += 1;
+  else [page, tags.page, unchanged] = [await response.json(), tag, 0];
+  heard("");
+}
+
+async function refused(response) {
+  failures += 1;
+  if (response.status === 401 || response.status === 403) return tell("You are not logged in any more; reload this page");
+  tell("The writer does not answer; this is the last known state");
+}
+
+function heard(words) {
+  failures = 0;
+  tell(words);
+}
+
+function tell(words) {
+  if (words === null) return;
+  const text = words || "Live";
+  line.classList.toggle("off", Boolean(words));
+  if (line.textContent !== text) line.textContent = text;
+}
+
+// Whether it is news. An answer that was overtaken by a newer one must not turn the page back.
+function keep(job) {
+  const before = known.get(job.id);
+  const newer = !before || job.epoch > before.epoch || (job.epoch === before.epoch && job.revision > before.revision);
+  if (newer) known.set(job.id, job);
+  return newer || (job.epoch === before.epoch && job.revision === before.revision);
+}
+
+// --- events: one stream for all tabs of this browser -------------------------------------------------------------
+
+function follow() {
+  if (events && events.job === place.job) return;
+  if (events) events.end();
+  events = null;
+  if (!place.job || !about.events || !navigator.locks || !window.BroadcastChannel) return;
+  const name = `actorstate:${location.pathname}:${place.job}`;
+  const channel = new BroadcastChannel(name);
+  const released = new AbortController();
+  const mine = (events = { job: place.job, live: false, end: () => { released.abort(); channel.close(); } });
+  const take = (data) => {
+    mine.live = true;
+    if (keep(JSON.parse(data)) && place.job === mine.job) { heard(""); draw(); }
+  };
+  channel.onmessage = (message) => take(message.data);
+  navigator.locks.request(name, { signal: released.signal }, () => new Promise((resolve) => {
+    const source = new EventSource(`api/jobs/${encodeURIComponent(mine.job)}/events`);
+    source.onmessage = (message) => { take(message.data); channel.postMessage(message.data); };
+    source.onerror = () => { mine.live = false; };
+    released.signal.addEventListener("abort", () => { source.close(); resolve(); });
+  })).catch(() => {});
+}
+
+// --- showing ----------------------------------------------------------------------------------------------------
+
+function draw() {
+  const now = Date.now() + skewMs;
+  if (!place.job) {
+    document.title = "Jobs";
+    show(main, ...listView(page, place, now));
+    return;
+  }
+  const job = known.get(place.job);
+  const done = job && job.progress.percent !== null ? `${Math.floor(job.progress.percent)} % ` : "";
+  document.title = `${done}${place.job}`;
+  if (job) show(main, ...jobView(job, about, now));
+  else show(main, el("p", { class: "path" }, el("a", { href: "./", "data-go": "" }, "← All jobs")),
+    el("h1", { tabindex: -1 }, place.job), el("p", { class: "empty" }, missing ? "There is no such job (any more)." : "Loading…"));
+}
+
+// --- doing ------------------------------------------------------------------------------------------------------
+
+async function act(button) {
+  const { act: action, question, sure: words } = button.dataset;
+  const job = place.job;
+  if (words && !(await agreed(words, button.textContent))) return;
+  said.replaceChildren();
+  button.disabled = true;
+  try {
+    const response = await fetch(`api/jobs/${encodeURIComponent(job)}/${action}`, {
+      method: "POST", credentials: "same-origin", headers: { "X-Actorstate": "1", "Content-Type": "application/json" },
+      body: JSON.stringify(question ? { question } : {}),
+    });
+    const answer = await response.json();
+    if (response.ok) keep(answer);
+    else throw new Error(answer.detail || response.statusText);
+  } catch (error) {
+    said.replaceChildren(`${action}: ${error.message}`);
+  }
+  button.disabled = false;
+  draw();
+  askSoon(0);
+}
+
+function agreed(words, label) {
+  document.getElementById("sure-question").textContent = words;
+  const yes = document.getElementById("sure-yes");
+  yes.textContent = label;
+  return new Promise((resolve) => {
+    const end = (answer) => () => { sure.close(); resolve(answer); };
+    yes.onclick = end(true);
+    document.getElementById("sure-no").onclick = end(false);
+    sure.oncancel = () => resolve(false);
+    sure.showModal();
+    document.getElementById("sure-no").focus();
+  });
+}
+
+document.addEventListener("click", (event) => {
+  const plain = event.button === 0 && !event.metaKey && !event.ctrlKey && !event.shiftKey && !event.altKey;
+  const target = event.target.closest("[data-go],[data-act],[data-filter],[data-more]");
+  if (!target || !plain) return;
+  const { go: job, filter } = target.dataset;
+  if (job !== undefined) { event.preventDefault(); go(job && `?job=${encodeURIComponent(job)}`); }
+  else if (filter !== undefined) go(filter && `?status=${filter}`);
+  else if (target.dataset.more !== undefined) { more = Math.min(950, more + 100); askSoon(0); }
+  else act(target);
+});
+addEventListener("popstate", arrive);
+addEventListener("online", () => askSoon(0));
+addEventListener("pageshow", (event) => { if (event.persisted) askSoon(0); });
+// After sleep or in a hidden tab timers stand still: whoever looks again gets news at once.
+document.addEventListener("visibilitychange", () => { if (!document.hidden) askSoon(0); });
+setInterval(() => { if (!document.hidden) draw(); }, EVERY_MS);
+
+arrive();
+fetch("api/about", { cache: "no-store", credentials: "same-origin" }).then(async (response) => {
+  if (response.ok) about = await response.json();
+  draw();
+  follow();
+}).catch(() => {});

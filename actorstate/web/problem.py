@@ -1,0 +1,71 @@
+"""Errors as problem+json (RFC 9457): what happened, its code and whether to come again; no paths and no traceback."""
+
+from actorstate.errors import (
+    ActorStateError,
+    BadRequest,
+    Busy,
+    Conflict,
+    CorruptJob,
+    DiskFull,
+    IllegalTransition,
+    JobFinished,
+    JobNotFound,
+    OutcomeUnknown,
+    RequestRefused,
+    TooLarge,
+    WriterUnavailable,
+)
+from actorstate.web.values import FORGET, Headers, Response, json_bytes
+
+RETRY_AFTER_S = 1
+
+STATUSES: dict[type[ActorStateError], int] = {
+    TooLarge: 413,
+    BadRequest: 400,
+    JobNotFound: 404,
+    Conflict: 409,
+    IllegalTransition: 409,
+    JobFinished: 409,
+    Busy: 503,
+    DiskFull: 503,
+    WriterUnavailable: 503,
+    OutcomeUnknown: 504,
+    CorruptJob: 500,
+}
+"""The first class that an error belongs to tells its status; a refusal of another kind is 409, all else 500."""
+
+TITLES = {
+    400: "the request is wrong",
+    403: "not allowed",
+    404: "not found",
+    405: "method not allowed",
+    409: "not possible now",
+    413: "too large",
+    500: "the server failed",
+    503: "try again soon",
+    504: "no answer tells whether it was done",
+}
+
+
+def problem(status: int, code: str, detail: str, headers: Headers = ()) -> Response:
+    """One error; 503 says when to come again."""
+    told = {"type": "about:blank", "title": TITLES[status], "status": status, "detail": detail, "code": code}
+    later = (("Retry-After", str(RETRY_AFTER_S)),) if status == 503 else ()  # noqa: PLR2004 - Service Unavailable
+    return Response(
+        status,
+        (("Content-Type", "application/problem+json"), *FORGET, *later, *headers),
+        json_bytes(told),
+    )
+
+
+def problem_of(error: ActorStateError) -> Response:
+    """The error for the eyes of strangers: what the writer refused with, else only the kind of trouble."""
+    known = isinstance(error, RequestRefused)
+    detail = error.message if known else (type(error).__doc__ or "").partition("\n")[0]
+    return problem(status_of(error), error.code, detail)
+
+
+def status_of(error: ActorStateError) -> int:
+    """The HTTP status of an error."""
+    found = (status for kind, status in STATUSES.items() if isinstance(error, kind))
+    return next(found, 409 if isinstance(error, RequestRefused) else 500)

@@ -1,0 +1,162 @@
+"""The answers to GET: jobs, one job, its items, its events, and the state of the server itself."""
+
+from typing import cast, get_args
+
+from actorstate.client.calls import checked_job_id
+from actorstate.client.operations import Emit, Operation, Stream, ask, asked
+from actorstate.config import VERSION
+from actorstate.core import codec
+from actorstate.core.messages.document import Health, ItemOutcome, JobState, Status
+from actorstate.core.messages.replies import ItemsListed, Listed
+from actorstate.core.messages.requests import ListItems, ListJobs
+from actorstate.errors import ActorStateError, WriterUnavailable
+from actorstate.web.legacy import MAX_FAILED_ITEMS, legacy_job
+from actorstate.web.newest import Newest, Shown, revision_of
+from actorstate.web.parameters import number, one_of, page_size, text
+from actorstate.web.problem import problem, problem_of
+from actorstate.web.settings import WebSettings
+from actorstate.web.values import (
+    FORGET,
+    Request,
+    Response,
+    json_bytes,
+    json_response,
+    known_tags,
+    tag_of,
+    unless_known,
+)
+
+STREAM_SLICE_S = 1.0
+"""How long a stream waits for news before it looks whether it should end; a comment then keeps the line open."""
+STALE = "X-Actorstate-Stale"
+SUMMARY = (
+    "id", "kind", "status", "phase", "reason", "health", "labels", "progress", "rate", "control", "attempt",
+    "error_count", "created_at", "started_at", "updated_at", "finished_at", "epoch", "revision",
+)  # fmt: skip
+"""What a list tells of each job; the rest is in the job's own page."""
+
+
+class Reading:
+    """The handlers. `ending` is set when the server shuts down: streams then end."""
+
+    def __init__(self, settings: WebSettings) -> None:
+        self._settings = settings
+        self._newest = Newest(settings.timeout_s, settings.max_known_bytes)
+        self._waiting: set[object] = set()
+        self._streams: set[object] = set()
+        self.ending = False
+
+    def about(self, request: Request) -> Response:
+        """What this reader may do here."""
+        control = self._settings.control
+        by = control(request) if control is not None else None
+        told = {"version": VERSION, "controls": by is not None, "by": by, "events": self._settings.max_streams > 0}
+        return json_response(json_bytes(told), FORGET)
+
+    def health(self, _request: Request) -> Response:
+        """The web process lives; the writer is another matter."""
+        return json_response(b'{"ok":true}', FORGET)
+
+    def readiness(self, _request: Request) -> Operation[Response]:
+        """The writer answers."""
+        state = yield from ask(timeout_s=self._settings.timeout_s)
+        told = {"ok": True, "writer": {"version": state.version, "uptime_s": state.uptime_s}}
+        return json_response(json_bytes(told), FORGET)
+
+    def jobs(self, request: Request) -> Operation[Response]:
+        """A page of jobs, the newest first; `after` of the answer is where the next one begins."""
+        query = request.query
+        status, health = one_of(query, "status", get_args(Status)), one_of(query, "health", get_args(Health))
+        kind, after = text(query, "kind", 128) or None, text(query, "after", 128)
+        body = ListJobs(status, kind, health, after, page_size(query), newest=True)
+        page = yield from asked(body, Listed, self._settings.timeout_s)
+        jobs = [summary(codec.decode_state(packed)) for packed in page.documents]
+        packed = json_bytes({"jobs": jobs, "after": page.after or None})
+        return unless_known(request, tag_of(packed), json_response(packed))
+
+    def job(self, request: Request, job: str) -> Operation[Response]:
+        """The newest state. With `wait` and If-None-Match, the next one: at once when there is one already."""
+        wait_s = number(request.query, "wait", 60.0)
+        tags = known_tags(request)
+        seen = max((known for tag in tags if (known := revision_of(tag)) is not None), default=None)
+        try:
+            newest = None
+            if wait_s and seen is not None:
+                newest = yield from self._next(job, seen, min(wait_s, self._settings.max_wait_s))
+            newest = newest or (yield from self._newest.of(job))
+        except WriterUnavailable as error:
+            return self._stale(job, seen or 0, error)
+        return unless_known(request, newest.tag, json_response(newest.body))
+
+    def items(self, request: Request, job: str) -> Operation[Response]:
+        """A page of the job's item ledger, in the order of the keys."""
+        query = request.query
+        outcome = cast("ItemOutcome | None", one_of(query, "outcome", get_args(ItemOutcome)))
+        after, category = text(query, "after", 2048), text(query, "category", 128) or None
+        body = ListItems(checked_job_id(job), outcome, category, after, page_size(query))
+        page = yield from asked(body, ItemsListed, self._settings.timeout_s)
+        items = [codec.decode_item(packed) for packed in page.items]
+        told = json_bytes({"items": items, "damaged": page.damaged, "after": page.after or None})
+        return unless_known(request, tag_of(told), json_response(told))
+
+    def events(self, request: Request, job: str) -> Operation[Response]:
+        """Each newer state as a server-sent event, its id the state's ETag; 204 when there is no more to come."""
+        if len(self._streams) >= self._settings.max_streams or self.ending:
+            return problem(503, "busy", "no further event stream here; ask again by ETag instead")
+        newest = yield from self._newest.of(job)
+        seen = request.headers.get("last-event-id", "")
+        if newest.state.finished and seen == newest.tag:
+            return Response(204, FORGET)
+        headers = (("Content-Type", "text/event-stream"), *FORGET, ("X-Accel-Buffering", "no"))
+        return Response(200, headers, stream=self._news(job, newest, seen))
+
+    def legacy(self, request: Request, job: str) -> Operation[Response]:
+        """The job under the older tool's names; unknown ones with its kind of 404, at which its page stops asking."""
+        newest = yield from self._newest.of(job)
+        failed = ListItems(job, "failed", limit=MAX_FAILED_ITEMS)
+        page = yield from asked(failed, ItemsListed, self._settings.timeout_s)
+        told = json_bytes(legacy_job(newest.state, [codec.decode_item(packed) for packed in page.items]))
+        return unless_known(request, tag_of(told), json_response(told))
+
+    def _next(self, job: str, seen: int, wait_s: float) -> Operation[Shown | None]:
+        if len(self._waiting) >= self._settings.max_waiting:
+            return None
+        turn = object()
+        self._waiting.add(turn)
+        try:
+            return (yield from self._newest.after(job, seen, wait_s))
+        finally:
+            self._waiting.discard(turn)
+
+    def _stale(self, job: str, seen: int, error: WriterUnavailable) -> Response:
+        """The last known state, never one that is older than what the reader has; it must not be kept."""
+        known = self._newest.last_known(job)
+        if not self._settings.stale or known is None or known.state.revision < seen:
+            return problem_of(error)
+        return json_response(known.body, (*FORGET, (STALE, "1")))
+
+    def _news(self, job: str, newest: Shown, seen: str) -> Stream[bytes]:
+        turn = object()
+        self._streams.add(turn)
+        try:
+            yield Emit(b"retry: 1000\n\n" if seen == newest.tag else event(newest))
+            while not newest.state.finished and not self.ending:
+                try:
+                    newer = yield from self._newest.after(job, newest.state.revision, STREAM_SLICE_S)
+                except ActorStateError:  # the reader comes back, and hears then what is wrong
+                    return
+                newest = newer or newest
+                yield Emit(event(newer) if newer else b":\n\n")
+        finally:
+            self._streams.discard(turn)
+
+
+def event(newest: Shown) -> bytes:
+    """One state as a server-sent event."""
+    return b"id: %s\ndata: %s\n\n" % (newest.tag.encode(), newest.body)
+
+
+def summary(state: JobState) -> dict[str, object]:
+    """One job of a list."""
+    told = {name: getattr(state, name) for name in SUMMARY}
+    return {**told, "workers": len(state.workers), "awaits_approval": state.awaits_approval}

@@ -1,0 +1,32 @@
+"""What the host of the pages decides. Every bound says what happens when it is reached."""
+
+from dataclasses import dataclass
+
+from actorstate.web.values import Check
+
+
+@dataclass(frozen=True, slots=True)
+class WebSettings:
+    """Read-only unless `control` is given: it says who may pause, resume, cancel, retry and approve."""
+
+    control: Check | None = None
+    origins: tuple[str, ...] = ()
+    """Origins (`https://jobs.example.org`) from which controls are taken beside the server's own."""
+    timeout_s: float = 2.0
+    """How long a request waits for the writer before it is answered with 503 or the last known state."""
+    stale: bool = True
+    """Whether a job's last known state is shown, marked as such, while the writer is away; else 503."""
+    max_wait_s: float = 25.0
+    """A longer `?wait=` is answered after this long, as if nothing had changed."""
+    max_waiting: int = 4
+    """Requests of one process held by `?wait=`; further ones are answered at once. A thread each, but for asyncio."""
+    max_streams: int = 0
+    """Event streams of one process; one more is refused with 503. A thread each, but for asyncio and gevent."""
+    stream_s: float = 25.0
+    """A stream ends after this long and its reader comes back, so that no shutdown waits for one longer."""
+    stream_every_s: float = 0.25
+    """At most one event in this time; what changed meanwhile is in the next one."""
+    max_known_bytes: int = 64 * 1024 * 1024
+    """States kept as JSON in one process; above it all are dropped and asked for anew."""
+    max_body_bytes: int = 16 * 1024
+    """A larger request body is refused with 413."""
