@@ -7,7 +7,7 @@ what is not there. Counts that the older tool did not have (skipped, duplicates)
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from actorstate.core.messages.document import Attempt, Item, JobState, Progress
+from actorstate.core.messages.document import Attempt, ItemState, JobState, Progress
 
 MAX_FAILED_ITEMS = 1000
 """The older tool sent its whole log with every answer; the rest is paged under `api/jobs/{id}/items`."""
@@ -16,7 +16,7 @@ PHASES = {"detecting", "deleting"}
 RETRIED_BY_ITSELF = {"network", "rate_limit", "unknown"}
 
 
-def legacy_job(state: JobState, failed: Sequence[Item]) -> dict[str, object]:
+def legacy_job(state: JobState, failed: Sequence[ItemState]) -> dict[str, object]:
     """The answer of the older tool; `failed` are the items that are to be listed one by one."""
     meta = state.meta
     told = {
