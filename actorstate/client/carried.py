@@ -33,7 +33,8 @@ def as_method(
     call.__name__ = call.__qualname__ = operation.__name__
     call.__doc__, call.__module__ = operation.__doc__, operation.__module__
     call.__annotations__ = {**operation.__annotations__, "return": returned}
-    signature = told.replace(parameters=[this, *told.parameters.values()], return_annotation=returned)
+    parameters = [parameter for parameter in told.parameters.values() if parameter.name != "self"]
+    signature = told.replace(parameters=[this, *parameters], return_annotation=returned)
     vars(call)["__signature__"] = signature
     return cast("Method[Parameters, Returned_co]", call)
 

@@ -43,7 +43,7 @@ def covered(run: Flushable, timeout_s: float) -> Generator[None]:
         _at_exit_of_this_process()
     runs[id(run)] = (run, timeout_s)
     try:
-        with _terminated_as_exit():
+        with terminated_as_exit():
             yield
     finally:
         _open.get(os.getpid(), {}).pop(id(run), None)
@@ -69,7 +69,7 @@ def _at_exit_of_this_process() -> None:
 
 
 @contextlib.contextmanager
-def _terminated_as_exit() -> Generator[None]:
+def terminated_as_exit() -> Generator[None]:
     """SIGTERM raises SystemExit(143) in the main thread, if nobody else handles it; restored when the block ends."""
     main = threading.current_thread() is threading.main_thread()
     if not main or not _is_ours_to_set(signal.getsignal(signal.SIGTERM)):

@@ -160,7 +160,7 @@ class Run:
         report = StepReport(checked_name(name), status, b"" if data is None else pack(data))  # type: ignore[arg-type]  # checked
         self.sender.say(lambda pending: pending.steps.append(report))
 
-    def meta(self, **values: object) -> None:
+    def meta(self, /, **values: object) -> None:
         """Merges values into the job's meta, key by key."""
         packed = {checked_name(key): pack(value) for key, value in values.items()}
         self.sender.say(lambda pending: pending.meta.update(packed))
@@ -220,7 +220,7 @@ class Run:
         """
         if total is not None:
             self.sender.say(lambda pending: setattr(pending, "total", total))
-        return tracked(_TrackPort(self, checked_name(name), before_save), rows, every, key)
+        return tracked(TrackPort(self, checked_name(name), before_save), rows, every, key)
 
     def heed(self, save: Callable[[], None] | None = None) -> None:
         """Honours here what people want of the job; `track` does it before each row.
@@ -336,7 +336,7 @@ class Run:
         self.transport.call(body)
 
 
-class _TrackPort:
+class TrackPort:
     """What a track may do with its run."""
 
     def __init__(self, run: Run, name: str, before_save: Callable[[], None] | None) -> None:

@@ -5,10 +5,10 @@
                  not counted      and counted
 """
 
-import threading
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
 
 from actorstate.core.messages.document import Track
 from actorstate.core.messages.payload import pack, unpack
@@ -51,35 +51,39 @@ class Turn:
 
     counts: Counts = SUCCEEDED
     items: tuple[ItemReport, ...] = ()
+    over: bool = False
 
 
-@dataclass(slots=True, eq=False, repr=False)
 class Turns:
-    """Whose turn it is, per thread: two threads may run two tracks of one run, and a track lie within another."""
+    """Whose turn it is, per thread and per asyncio task: several may run tracks of one run, and a track lie in another.
 
-    _by_thread: dict[int, list[Turn]] = field(default_factory=dict[int, list[Turn]])
+    A task that is started within a turn speaks for that row, until its turn is over.
+    """
 
     def begin(self) -> Turn:
         """A row is handed out."""
         turn = Turn()
-        self._by_thread.setdefault(threading.get_ident(), []).append(turn)
+        _turns.set((*_turns.get(), (self, turn)))
         return turn
 
     def end(self, turn: Turn) -> None:
         """The loop came back, or was left."""
-        turns = self._by_thread.get(threading.get_ident(), [])
-        if turn in turns:
-            del turns[turns.index(turn) :]
-        if not turns:
-            self._by_thread.pop(threading.get_ident(), None)
+        turn.over = True
+        held = _turns.get()
+        if turn in [one for _, one in held]:
+            place = [one for _, one in held].index(turn)
+            _turns.set(tuple(each for at, each in enumerate(held) if at < place or each[0] is not self))
 
     def set_outcome(self, counts: Counts, items: tuple[ItemReport, ...]) -> bool:
-        """Whether this thread has a row, which now has this outcome."""
-        turns = self._by_thread.get(threading.get_ident())
-        if not turns:
+        """Whether it is the turn of a row here, which now has this outcome."""
+        turn = next((one for turns, one in reversed(_turns.get()) if turns is self and not one.over), None)
+        if turn is None:
             return False
-        turns[-1].counts, turns[-1].items = counts, turns[-1].items + items
+        turn.counts, turn.items = counts, turn.items + items
         return True
+
+
+_turns: ContextVar[tuple[tuple[Turns, Turn], ...]] = ContextVar("actorstate_turns", default=())
 
 
 class Port(Protocol):
@@ -108,30 +112,66 @@ class Port(Protocol):
         ...
 
 
+class Course:
+    """One loop over rows, step by step. Claims the track's name; what else may wait or raise says so."""
+
+    def __init__(self, port: Port, every: int, key: "Key[Any] | None") -> None:
+        if every < 1:
+            raise BadRequest("every must be at least 1")
+        self._port, self._every, self._key = port, every, key
+        self._position = _resumed(port.claim(), by_key=key is not None)
+        self._saved_at = 0 if key is not None else self._position.done
+        self._turn = Turn()
+
+    def skips(self, row: object) -> bool:
+        """Whether the next row need not be seen again."""
+        return not _is_new(self._position, row, self._key)
+
+    def heed(self) -> None:
+        """Honours pause and cancel before the row; waits."""
+        self._port.heed(lambda: self._port.save(self._position, live=True))
+
+    def begin(self) -> None:
+        """The row is handed out."""
+        self._turn = self._port.turns.begin()
+
+    def end(self) -> bool:
+        """The loop came back: the row is counted. Whether the position is to be saved now."""
+        self._port.turns.end(self._turn)
+        _end_row(self._port, self._position, self._turn)
+        return self._position.ended - self._saved_at >= self._every
+
+    def save(self) -> None:
+        """Makes the position durable; waits."""
+        self._port.save(self._position, live=True)
+        self._saved_at = self._position.ended
+
+    def leave(self) -> None:
+        """The loop was left within a row."""
+        self._port.turns.end(self._turn)
+        self._port.leave(self._position)
+
+    def finish(self) -> None:
+        """There are no more rows; waits."""
+        self._port.save(self._position, live=False)
+
+
 def tracked(port: Port, rows: Iterable[Row], every: int, key: "Key[Row] | None") -> Iterator[Row]:
     """See `Run.track`."""
-    if every < 1:
-        raise BadRequest("every must be at least 1")
-    position = _resumed(port.claim(), by_key=key is not None)
-    saved_at = 0 if key is not None else position.done
-    turn = Turn()
+    course = Course(port, every, key)
     try:
         for row in rows:
-            if not _is_new(position, row, key):
+            if course.skips(row):
                 continue
-            port.heed(lambda: port.save(position, live=True))
-            turn = port.turns.begin()
+            course.heed()
+            course.begin()
             yield row
-            port.turns.end(turn)
-            _end_row(port, position, turn)
-            if position.ended - saved_at >= every:
-                port.save(position, live=True)
-                saved_at = position.ended
+            if course.end():
+                course.save()
     except GeneratorExit:
-        port.turns.end(turn)
-        port.leave(position)
+        course.leave()
         raise
-    port.save(position, live=False)
+    course.finish()
 
 
 def _resumed(track: Track, *, by_key: bool) -> Position:

@@ -16,6 +16,9 @@ def blocking(client: actorstate.Client) -> None:
     with client.run("job", total=3) as run, client.attach("job") as attached:
         assert_type(run, actorstate.Run)
         assert_type(attached, actorstate.Run)
+    with client.mirror(["job"]) as mirror:
+        assert_type(mirror.get("job", at_least=(1, 3)), actorstate.JobState)
+        assert_type(mirror.jobs(status="running"), list[actorstate.JobState])
 
 
 async def asynchronous(client: actorstate.AsyncClient) -> None:
@@ -24,6 +27,12 @@ async def asynchronous(client: actorstate.AsyncClient) -> None:
     assert_type(await client.ask(), WriterState)
     async for state in client.watch("job"):
         assert_type(state, actorstate.JobState)
+    async with client.run("job", total=3) as run:
+        async for row in run.track([1, 2], key=str):
+            assert_type(row, int)
+        assert_type(await run.checkpoint({"after": 1}), None)
+    async with client.mirror() as mirror:
+        assert_type(await mirror.get("job", at_least=3), actorstate.JobState)
     async with actorstate.connect_async("data/jobs") as other:
         assert_type(other, actorstate.AsyncClient)
 

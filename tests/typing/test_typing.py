@@ -13,6 +13,10 @@ import pytest
 import actorstate
 from actorstate.client import operations
 from actorstate.client.aio import AsyncClient
+from actorstate.client.aio.mirror import AsyncMirror
+from actorstate.client.aio.run import AsyncRun
+from actorstate.client.mirror import Mirror, copy
+from actorstate.client.run import Run
 from actorstate.client.sync import Client
 from actorstate.store.location import located
 
@@ -53,8 +57,7 @@ def test_a_checker_misreads_a_carried_method(command, tmp_path):
     [
         pytest.param(face, operation, id=f"{face.__name__}.{operation.__name__}")
         for face in (Client, AsyncClient)
-        for operation in PUBLIC
-        if face is Client or operation not in {operations.attach, operations.run}
+        for operation in [*PUBLIC, copy.mirror]
     ],
 )
 def test_help_shows_another_signature_than_the_operation_has(face: type, operation: Callable[..., object]) -> None:
@@ -82,3 +85,13 @@ def test_a_blocking_program_imports_asyncio() -> None:
     program = "import sys, actorstate; print('asyncio' in sys.modules)"
     told = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
     assert told.stdout == "False\n", told.stdout + told.stderr
+
+
+@pytest.mark.parametrize(("blocking", "asynchronous"), [(Client, AsyncClient), (Run, AsyncRun), (Mirror, AsyncMirror)])
+def test_one_of_the_two_clients_lacks_a_name(blocking: type, asynchronous: type) -> None:
+    missing = {name for name in dir(blocking) if not name.startswith("_") and not hasattr(asynchronous, name)}
+    assert missing <= BLOCKING_ONLY
+
+
+BLOCKING_ONLY = {"heed_row", "retries"}
+"""What a track of the blocking run uses itself; and a loop over items for which asyncio has no twin yet."""

@@ -4,17 +4,19 @@ Nothing is opened at import or before the first use. One client may serve severa
 """
 
 from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from types import GenericAlias
 from typing import Any, Self
 
 from actorstate.client import operations, recall
 from actorstate.client.aio.mirror import AsyncMirror
+from actorstate.client.aio.run import AsyncRun, Block
 from actorstate.client.aio.transport import AsyncTransport
 from actorstate.client.carried import Method, Parameters, as_method, item_of, result_of
 from actorstate.client.mirror import copy
 from actorstate.client.mirror.copy import Scope
-from actorstate.client.operations import Item, Operation, Result, Stream, next_item
+from actorstate.client.operations import Item, Operation, Result, Seat, Stream, next_item
 from actorstate.client.sync import Client, connect
 from actorstate.config import ClientSettings
 
@@ -39,6 +41,17 @@ def streamed(stream: Callable[Parameters, Stream[Item]]) -> Method[Parameters, A
             yield item.item
 
     return as_method(stream, call, GenericAlias(AsyncIterator, item_of(stream)))
+
+
+def entered(seat: Callable[Parameters, Seat]) -> Method[Parameters, AbstractAsyncContextManager[AsyncRun]]:
+    """A method that returns a worker's block, for `async with`."""
+
+    def call(
+        client: "AsyncClient", /, *args: Parameters.args, **kwargs: Parameters.kwargs
+    ) -> AbstractAsyncContextManager[AsyncRun]:
+        return Block(client.transport.blocking, seat(*args, **kwargs))
+
+    return as_method(seat, call, AbstractAsyncContextManager[AsyncRun])
 
 
 def mirrored(scope: Callable[Parameters, Scope]) -> Method[Parameters, AsyncMirror]:
@@ -87,6 +100,8 @@ class AsyncClient:
     delete = carried(operations.delete)
     ask = carried(operations.ask)
     mirror = mirrored(copy.mirror)
+    attach = entered(operations.attach)
+    run = entered(operations.run)
 
 
 def connect_async(
