@@ -310,4 +310,6 @@ class WriterRunning(StoreError):
     """The directory already has a writer; there is never a second one."""
 
     code = "writer_running"
-    default_hint = "use it as it is; to replace it: kill {pid}; if it hangs: actorstate serve DIR --take-over"
+    default_hint = (
+        "use it as it is; to end it: kill {pid}; to replace it, even if it hangs: actorstate serve DIR --take-over"
+    )

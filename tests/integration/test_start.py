@@ -1,5 +1,6 @@
 """Zero service: a client starts the writer that it does not find, and says why when it cannot."""
 
+import asyncio
 import contextlib
 import itertools
 import json
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from actorstate.client import start
+from actorstate.client.aio import connect_async
 from actorstate.client.sync import Client, connect
 from actorstate.config import ClientSettings
 from actorstate.endpoint import lock_holder, private_folder, read_endpoint
@@ -56,6 +58,16 @@ def test_the_first_call_finds_nobody(zero: Path) -> None:
         log = private_folder(zero) / "writer.log"
         streams = [Path(f"/proc/{writer}/fd/{number}").readlink() for number in range(3)]
         assert streams == [Path(os.devnull), log, log]
+
+
+def test_an_event_loop_finds_nobody(zero: Path) -> None:
+    async def create() -> str:
+        async with connect_async(zero, settings=STARTING) as client:
+            jobs = await asyncio.gather(*[client.create(f"job-{number}") for number in range(20)])
+            return jobs[-1].id
+
+    assert asyncio.run(create()) == "job-19"
+    assert serving(zero) == [read_endpoint(zero).pid]
 
 
 def test_a_writer_ends_with_the_client_that_started_it(zero: Path) -> None:
