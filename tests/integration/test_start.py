@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import itertools
 import json
 import os
 import signal
@@ -20,6 +19,7 @@ from actorstate.client.sync import Client, connect
 from actorstate.config import ClientSettings
 from actorstate.endpoint import lock_holder, private_folder, read_endpoint
 from actorstate.errors import ActorStateError, WriterUnavailable
+from actorstate.writer.detach import detached
 from tests.support.autostart import (
     STARTING,
     WITHIN_S,
@@ -499,6 +499,30 @@ def test_serve_detached_comes_back_before_it_serves(zero: Path) -> None:
     assert "is the writer" not in log, "a lost election is no news for the winner's log"
 
 
+def test_a_writer_that_dies_before_it_serves_takes_its_last_words_along(zero: Path) -> None:
+    with Child(start_one_that_dies, zero) as child:
+        message = str(child.read())
+        child.ends_well()
+    assert "ended before it served" in message
+    assert "the last words" in message
+    assert "of an earlier life" not in message
+
+
+def start_one_that_dies(directory: str) -> None:
+    def die(_ready: object) -> int:
+        print("the last words", flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+        return 0
+
+    log = private_folder(Path(directory)) / "writer.log"
+    log.parent.mkdir(parents=True)
+    log.write_text("words of an earlier life\n")
+    try:
+        detached(Path(directory), die)
+    except WriterUnavailable as error:
+        tell(error.message)
+
+
 def test_a_log_grows_without_end(zero: Path) -> None:
     log = private_folder(zero) / "writer.log"
     log.parent.mkdir(parents=True, mode=0o700)
@@ -506,13 +530,3 @@ def test_a_log_grows_without_end(zero: Path) -> None:
     assert typed("serve", zero, "--detach").returncode == 0
     assert log.stat().st_size < 10_000
     assert log.with_name("writer.log.1").stat().st_size == 2_000_000
-
-
-def test_numbers_of_starts_do_not_repeat(zero: Path) -> None:
-    """Each start raises the epoch, whoever started."""
-    epochs = itertools.count(1)
-    with connect(zero, settings=STARTING) as client:
-        for _ in range(3):
-            client.create("job")
-            assert read_endpoint(zero).epoch == next(epochs)
-            kill(pid_of(client))
