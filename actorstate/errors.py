@@ -23,6 +23,12 @@ ActorStateError
 ├── RunClosed                 the run's block was left, or belongs to another process
 ├── NotApproved               nobody has answered a worker's question in time; it stays open
 ├── JobCancelled              raised inside a worker's block; swallowed where the block ends
+├── MigrationError            moving users' data; each error says what was kept
+│   ├── MigrationRunning      another run holds the folder of the users
+│   ├── UserRefused           this user cannot be migrated as he is; nothing of his was changed
+│   │   └── DatabaseInUse     his database is open in other processes
+│   ├── VerificationFailed    a copy does not say what its original says; it was not used
+│   └── NeedsAttention        no way forward or back is safe; nothing more is touched
 └── StoreError
     ├── DiskFull              refused; nothing half-written; reads go on
     ├── StoreFailed           the disk failed; the writer exits and recovers at its next start
@@ -241,6 +247,49 @@ class JobCancelled(ActorStateError):
     """Somebody cancelled the job; raised at a row boundary, after saving, and swallowed by the block."""
 
     code = "job_cancelled"
+
+
+class MigrationError(ActorStateError):
+    """Something about the migration of users' data."""
+
+    code = "migration_error"
+
+
+class MigrationRunning(MigrationError):
+    """Another run holds the folder of the users; two at once would be in each other's way."""
+
+    code = "migration_running"
+    retryable = True
+    default_hint = "wait until it has ended; how far it is: actorstate migrate status profiles {directory}"
+
+
+class UserRefused(MigrationError):
+    """This user cannot be migrated as he is; nothing of his was changed."""
+
+    code = "user_refused"
+    default_hint = "mend what the message says, then run it again; what is planned: actorstate migrate plan profiles DIR"
+
+
+class DatabaseInUse(UserRefused):
+    """The user's database is open in other processes (`pids`); nothing of his was changed."""
+
+    code = "database_in_use"
+    retryable = True
+    default_hint = "end these processes, or wait for them, then run it again; what is planned: actorstate migrate plan profiles DIR"
+
+
+class VerificationFailed(MigrationError):
+    """A copy does not say what its original says; the copy was not used."""
+
+    code = "verification_failed"
+    default_hint = "check the disk (dmesg), then see: actorstate migrate verify profiles DIR"
+
+
+class NeedsAttention(MigrationError):
+    """No way forward or back is safe; nothing more is touched until somebody has looked."""
+
+    code = "needs_attention"
+    default_hint = "see where each copy lies: actorstate migrate status profiles DIR"
 
 
 class StoreError(ActorStateError):

@@ -1,0 +1,131 @@
+"""`{user}/.actorstate-migration.json`: with the file system itself, the truth about one user's migration.
+
+It is replaced as a whole (temporary file, fsync, rename, fsync of the folder) before and after each step,
+and holds the plan that is carried out, so that a later run needs neither the layout nor a writer to go on.
+
+    state: migrating | rolling_back | done | rolled_back | undone | needs_attention
+"""
+
+import json
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from actorstate.endpoint import boot_id
+from actorstate.migrate.layouts import Registry
+from actorstate.migrate.plan import Part, Record, UserPlan
+from actorstate.migrate.sqlitefiles.content import Contents
+from actorstate.store.files import write_durably
+
+NAME = ".actorstate-migration.json"
+SCHEMA = 1
+MAX_HISTORY = 200
+"""Steps that are remembered; the oldest leave first."""
+
+State = Literal["migrating", "rolling_back", "done", "rolled_back", "undone", "needs_attention"]
+UNFINISHED = frozenset({"migrating", "rolling_back"})
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """One moment on two clocks, and the boot whose clock the second is."""
+
+    wall: float
+    boottime: float
+    boot: str
+
+
+@dataclass(frozen=True, slots=True)
+class Journal:
+    """One user's migration. Paths are relative to the user's folder."""
+
+    layout: str
+    state: State
+    step: str
+    plan: UserPlan
+    contents: Contents | None = None
+    """Of the source, while it was held."""
+    backup: str = ""
+    """The verified backup of this migration."""
+    backups: tuple[str, ...] = ()
+    """All backups made by us that are still there."""
+    stage_sha256: str = ""
+    ended: Moment | None = None
+    reason: str = ""
+    copies: tuple[tuple[str, str], ...] = ()
+    """Where each copy lies, and what it is: for a person, when attention is needed."""
+    history: tuple[tuple[str, float], ...] = ()
+    from_backup: str = ""
+    """A rollback brings back this backup, not the present content."""
+
+
+class JournalUnreadable(ValueError):
+    """The file is there and is no journal of ours."""
+
+
+def now() -> Moment:
+    """The present moment."""
+    return Moment(time.time(), time.clock_gettime(time.CLOCK_BOOTTIME), boot_id())
+
+
+def read(folder: Path) -> Journal | None:
+    """The user's journal, None where there is none. Raises JournalUnreadable, OSError."""
+    try:
+        text = (folder / NAME).read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    try:
+        return _understood(json.loads(text))
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise JournalUnreadable(f"{folder / NAME} cannot be understood: {error!r}") from error
+
+
+def write(folder: Path, journal: Journal) -> None:
+    """Makes it the user's journal, durably. Raises OSError; the old one stands then."""
+    content = {"actorstate": SCHEMA, **asdict(journal)}
+    write_durably(folder / NAME, json.dumps(content).encode() + b"\n")
+
+
+def noted(journal: Journal, event: str) -> Journal:
+    """The same with a line of history."""
+    return replace(journal, history=(*journal.history, (event, round(time.time(), 3)))[-MAX_HISTORY:])
+
+
+def _understood(raw: dict[str, object]) -> Journal:
+    if raw.pop("actorstate") != SCHEMA:
+        raise ValueError("it is of another release")
+    fields: dict[str, object] = dict(raw)
+    fields["plan"] = plan_from(_mapping(raw["plan"]))
+    contents, ended = raw["contents"], raw["ended"]
+    fields["contents"] = None if contents is None else Contents.from_plain(_mapping(contents))
+    fields["ended"] = None if ended is None else Moment(**_mapping(ended))  # type: ignore[arg-type]  # our own file
+    fields["backups"] = tuple(_sequence(raw["backups"]))
+    for name in ("copies", "history"):
+        fields[name] = tuple(tuple(_sequence(one)) for one in _sequence(raw[name]))
+    return Journal(**fields)  # type: ignore[arg-type]  # our own file
+
+
+def plan_from(raw: dict[str, object]) -> UserPlan:
+    """The plan that `dataclasses.asdict` made these values of."""
+    database, record = raw["database"], raw["record"]
+    fields = dict(raw)
+    fields["database"] = None if database is None else Part(**_mapping(database))  # type: ignore[arg-type]  # ours
+    fields["folders"] = tuple(Part(**_mapping(one)) for one in _sequence(raw["folders"]))  # type: ignore[arg-type]  # ours
+    fields["needs"] = tuple(tuple(_sequence(one)) for one in _sequence(raw["needs"]))
+    if record is not None:
+        row = _mapping(record)
+        fields["record"] = Record(**{**row, "registry": Registry(**_mapping(row["registry"]))})  # type: ignore[arg-type]  # ours
+    return UserPlan(**fields)  # type: ignore[arg-type]  # our own file
+
+
+def _mapping(value: object) -> dict[str, object]:
+    if not isinstance(value, dict):
+        raise TypeError(f"not a mapping: {value!r:.80}")
+    return value
+
+
+def _sequence(value: object) -> list[object]:
+    if not isinstance(value, list):
+        raise TypeError(f"not a list: {value!r:.80}")
+    return value

@@ -1,0 +1,240 @@
+"""All users of DATA, one after the other or several at once, each for himself: one's failure is only his own."""
+
+import errno
+import time
+from collections.abc import Generator, Iterable
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+from actorstate.errors import ActorStateError, DiskFull, NeedsAttention, UserRefused
+from actorstate.migrate import journal, preflight
+from actorstate.migrate.apply import carry_out, row_of
+from actorstate.migrate.journal import Journal
+from actorstate.migrate.layouts import Layout
+from actorstate.migrate.plan import Plan, UserPlan, plan_user
+from actorstate.migrate.recovery import recover
+from actorstate.migrate.runlock import forget_done, note_done, only_one
+from actorstate.migrate.sqlitefiles.hold import held
+from actorstate.migrate.sqlitefiles.registry import record
+from actorstate.migrate.survey import facts_of, registered, survey
+from actorstate.migrate.work import Options, Work
+
+Result = Literal["migrated", "recorded", "skipped", "refused", "failed", "needs_attention", "rolled_back"]
+GOOD: frozenset[Result] = frozenset({"migrated", "recorded", "skipped", "rolled_back"})
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What was done for one user, where his backup lies, and what to type next."""
+
+    user: str
+    result: Result
+    reason: str = ""
+    backup: str = ""
+    undo: str = ""
+    next: str = ""
+    bytes: int = 0
+    took_s: float = 0.0
+    recovered: bool = False
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The outcome of a run, by user."""
+
+    data: str
+    layout: str
+    users: tuple[Outcome, ...]
+    took_s: float = 0.0
+    stopped: str = ""
+    """Why not all users had their turn."""
+
+    @property
+    def good(self) -> bool:
+        """Whether nobody was refused, failed or left out."""
+        return not self.stopped and all(one.result in GOOD for one in self.users)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many users by result."""
+        counts: dict[str, int] = {}
+        for one in self.users:
+            counts[one.result] = counts.get(one.result, 0) + 1
+        return counts
+
+
+class Watcher:
+    """Follows a run; does nothing by itself. All is called in the thread that runs the run."""
+
+    def begun(self, plan: Plan) -> None:
+        """The plan that is carried out."""
+
+    def may_go_on(self) -> None:
+        """Called before each user: may wait (pause), or raise to stop (JobCancelled)."""
+
+    def ended(self, outcome: Outcome, plan: UserPlan) -> None:
+        """A user is done with."""
+
+    def finished(self, report: Report) -> None:
+        """The report that the run returns."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How a run is made."""
+
+    workers: int = 1
+    user: str | None = None
+    wait_s: float = 0.0
+    """How long to wait for another run to end."""
+    options: Options = field(default_factory=Options)
+
+
+def run_all(data: Path, layout: Layout, settings: Settings, watcher: Watcher) -> Report:
+    """Migrates all users who need it. Raises MigrationRunning, UserRefused for a folder that is not there."""
+    started = time.monotonic()
+    with only_one(data, settings.wait_s):
+        forget_done(data)
+        plan = survey(data, layout, settings.user)
+        watcher.begun(plan)
+        outcomes: dict[str, Outcome] = {}
+        stopped = _each(_Run(data, layout, settings), plan, watcher, outcomes)
+        ordered = tuple(outcomes[one.user] for one in plan.users if one.user in outcomes)
+        report = Report(str(data), layout.name, ordered, time.monotonic() - started, stopped)
+        if report.good and settings.user is None:
+            note_done(data, layout.name)
+    watcher.finished(report)
+    return report
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    data: Path
+    layout: Layout
+    settings: Settings
+    room: preflight.Room = field(default_factory=preflight.Room)
+
+
+def _each(run: _Run, plan: Plan, watcher: Watcher, outcomes: dict[str, Outcome]) -> str:
+    """Users in turn, as many at once as there are workers; the reason when it was stopped before all had theirs."""
+    waiting: dict[Future[Outcome], UserPlan] = {}
+
+    def take(futures: Iterable[Future[Outcome]]) -> None:
+        for future in futures:
+            one = waiting.pop(future)
+            outcomes[one.user] = future.result()
+            watcher.ended(outcomes[one.user], one)
+
+    stopped = ""
+    with ThreadPoolExecutor(run.settings.workers, "migrate") as pool:
+        for one in plan.users:
+            try:
+                watcher.may_go_on()
+            except ActorStateError as error:
+                stopped = error.message
+                break
+            waiting[pool.submit(migrate_one, run.data, run.layout, one, run)] = one
+            while len(waiting) >= run.settings.workers:
+                take(wait(waiting, return_when=FIRST_COMPLETED).done)
+        take(wait(waiting).done)
+    return stopped
+
+
+def migrate_one(data: Path, layout: Layout, plan: UserPlan, run: _Run) -> Outcome:
+    """One user, to an outcome: nothing that goes wrong here is raised."""
+    started = time.monotonic()
+    try:
+        outcome = _migrated(data, layout, plan, run)
+    except (ActorStateError, OSError) as error:
+        outcome = failed(data, plan.user, error)
+    return replace(outcome, took_s=round(time.monotonic() - started, 3))
+
+
+def failed(data: Path, user: str, error: ActorStateError | OSError) -> Outcome:
+    """The outcome of a user whose migration raised this."""
+    told, hint = (error.message, error.hint) if isinstance(error, ActorStateError) else (str(error), "")
+    match error:
+        case NeedsAttention():
+            result: Result = "needs_attention"
+        case UserRefused():
+            result = "refused"
+        case _:
+            result = "failed"
+    step = hint.replace("DIR", str(data)) or f"mend that, then run it again; nothing of {user} is half-way"
+    return Outcome(user, result, told, next=step)
+
+
+def _migrated(data: Path, layout: Layout, plan: UserPlan, run: _Run) -> Outcome:
+    match plan.action:
+        case "skip":
+            return Outcome(plan.user, "skipped", plan.reason)
+        case "refuse":
+            raise UserRefused(f"{plan.user}: {plan.reason}")
+        case "record":
+            return _recorded(data, plan)
+        case "finish":
+            return _finished(data, layout, plan, run)
+        case "migrate":
+            return _moved(data, layout, plan, run)
+
+
+def _recorded(data: Path, plan: UserPlan) -> Outcome:
+    if plan.record is not None:
+        registry = plan.record.registry
+        row = row_of(plan.user, registry.slug, registry.label, plan.record.id)
+        record(data / registry.database, registry.table, row)
+    return Outcome(plan.user, "recorded")
+
+
+def _finished(data: Path, layout: Layout, plan: UserPlan, run: _Run) -> Outcome:
+    kept = journal.read(data / plan.user)
+    if kept is None:
+        raise NeedsAttention(f"the journal of {plan.user} is gone")
+    work = Work(data, kept, run.settings.options)
+    back = kept.state == "rolling_back"
+    if recover(work):
+        return replace(told(work, "rolled_back" if back else "migrated"), recovered=True)
+    if back:
+        return Outcome(plan.user, "skipped", "an interrupted rollback was undone: he is migrated", recovered=True)
+    recorded = plan.user in registered(data, layout)
+    fresh = plan_user(layout, facts_of(data, layout, plan.user, recorded))
+    return replace(_migrated(data, layout, fresh, run), recovered=True)
+
+
+def _moved(data: Path, layout: Layout, plan: UserPlan, run: _Run) -> Outcome:
+    options = run.settings.options
+    if found := next(preflight.objections(data, plan), None):
+        raise UserRefused(f"{plan.user}: {found}")
+    folder = data / plan.user
+    before = journal.read(folder)
+    fresh = Journal(layout.name, "migrating", "", plan, backups=() if before is None else before.backups)
+    work = Work(data, fresh, options)
+    with (
+        _full_disk_told(),
+        run.room.claimed(data, plan, images=options.backup_images),
+        held(work.old, options.lock_wait_s) as source,
+    ):
+        carry_out(work, source)
+    return told(work, "migrated")
+
+
+def told(work: Work, result: Result) -> Outcome:
+    """The outcome of a user whose move has ended well."""
+    backup = str(work.folder / work.journal.backup) if work.journal.backup else ""
+    undo = f"actorstate migrate rollback profiles {work.data} --user {work.user}" if result == "migrated" else ""
+    size = work.journal.plan.bytes
+    return Outcome(work.user, result, backup=backup, undo=undo, bytes=size, notes=tuple(work.notes))
+
+
+@contextmanager
+def _full_disk_told() -> Generator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            raise DiskFull(f"no space left: {error}", hint="free some space, then run it again") from error
+        raise
