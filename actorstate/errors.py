@@ -267,7 +267,7 @@ class UserRefused(MigrationError):
     """This user cannot be migrated as he is; nothing of his was changed."""
 
     code = "user_refused"
-    default_hint = "mend what the message says, then run it again; what is planned: actorstate migrate plan profiles DIR"
+    default_hint = "mend what the message says, then run it again; see the plan: actorstate migrate plan profiles DIR"
 
 
 class DatabaseInUse(UserRefused):
@@ -275,7 +275,7 @@ class DatabaseInUse(UserRefused):
 
     code = "database_in_use"
     retryable = True
-    default_hint = "end these processes, or wait for them, then run it again; what is planned: actorstate migrate plan profiles DIR"
+    default_hint = "end these processes, then run it again; see the plan: actorstate migrate plan profiles DIR"
 
 
 class VerificationFailed(MigrationError):

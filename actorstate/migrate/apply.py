@@ -11,7 +11,9 @@ import errno
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from actorstate.errors import DiskFull, NeedsAttention, UserRefused, VerificationFailed
@@ -30,6 +32,7 @@ from actorstate.migrate.folders import (
     sha256_of,
     write_manifest,
 )
+from actorstate.migrate.journal import State
 from actorstate.migrate.plan import Part, reverse
 from actorstate.migrate.sqlitefiles.content import contents_of, looked_at, problems_of
 from actorstate.migrate.sqlitefiles.hold import Held, like, remove_names, sync_file, was_removed
@@ -76,7 +79,9 @@ def undo(work: Work, reason: str) -> None:
     _remove_created(work, work.new.parent)
     back = work.journal.state == "rolling_back"
     plan = reverse(work.journal.plan) if back else work.journal.plan
-    work.save(state="done" if back else "undone", step="", plan=plan, reason=reason)
+    main = work.journal.origin if back else work.journal.backup
+    state: State = "done" if back else "undone"
+    work.save(replace(work.journal, state=state, step="", plan=plan, backup=main, from_backup="", reason=reason))
     reached("undone.written")
 
 
@@ -89,19 +94,21 @@ def need_attention(work: Work, reason: str) -> None:
         copies += [(str(set_aside(old)), "files that are in the new place too"), (str(staged(new)), "copied files")]
     there = tuple((path, what) for path, what in copies if os.path.lexists(path))
     try:
-        work.save(state="needs_attention", reason=reason, copies=there)
+        work.save(replace(work.journal, state="needs_attention", reason=reason, copies=there))
     except OSError as error:
         work.notes.append(f"the journal could not be written: {error}")
 
 
 def _backup(work: Work, source: Held | None) -> None:
+    if work.journal.from_backup:
+        _backup_is_given(work, source)
+        return
     held = _there(source)
     if problems := held.problems():
         raise UserRefused(f"{held.path} is damaged: {'; '.join(problems)}", path=str(held.path))
     contents = held.contents()
-    work.save(contents=contents)
-    tell = work.options.tell
-    made = backup.made(held, contents, work.backup_place, lambda done, total: tell("backup", done, total))
+    work.save(replace(work.journal, contents=contents))
+    made = backup.made(held, contents, work.backup_place, partial(work.options.tell, work.user))
     _keep(work, made, as_main=True)
     if work.options.backup_images:
         for _, old, _ in work.folders():
@@ -109,17 +116,35 @@ def _backup(work: Work, source: Held | None) -> None:
             _keep(work, backup.of_folder(old, place), as_main=False)
 
 
+def _backup_is_given(work: Work, source: Held | None) -> None:
+    """What is brought back is an earlier backup; what is there now is kept, damaged or not."""
+    given = work.folder / work.journal.from_backup
+    told = backup.described(given)
+    problem = backup.problem_of(given)
+    if told is None or problem:
+        raise UserRefused(f"{given} cannot be brought back: {problem}")
+    if source is not None:
+        if source.problems():
+            kept = next(name for name in backup.names(work.backup_place) if not os.path.lexists(name))
+            source.copy_to(kept, work.options.quiet)
+            work.notes.append(f"what was there is damaged, and kept as it is: {kept}")
+        else:
+            kept = backup.made(source, source.contents(), work.backup_place, work.options.quiet)
+        _keep(work, kept, as_main=False)
+    work.save(replace(work.journal, contents=told.contents, backup=work.journal.from_backup))
+
+
 def _keep(work: Work, made: Path, *, as_main: bool) -> None:
     name = str(made.relative_to(work.folder))
     backups = tuple(dict.fromkeys((*work.journal.backups, name)))
-    work.save(backups=backups, backup=name if as_main else work.journal.backup)
+    work.save(replace(work.journal, backups=backups, backup=name if as_main else work.journal.backup))
 
 
 def _verify_backup(work: Work, _source: Held | None) -> None:
     told = backup.described(work.folder / work.journal.backup)
     if told is None or told.contents != work.contents:
         raise VerificationFailed(f"the backup {work.journal.backup} does not say what {work.old} says")
-    work.save(stage_sha256=told.sha256)
+    work.save(replace(work.journal, stage_sha256=told.sha256))
 
 
 def _stage(work: Work, _source: Held | None) -> None:
@@ -259,7 +284,11 @@ def _finish(work: Work) -> None:
             work.manifest(part).unlink(missing_ok=True)
     for left in work.folder.glob(f".{journal.NAME}.*.tmp"):
         left.unlink()
-    work.save(state="rolled_back" if back else "done", step="", ended=journal.now(), reason="", copies=())
+    work.save(
+        replace(
+            work.journal, state="rolled_back" if back else "done", step="", ended=journal.now(), reason="", copies=()
+        )
+    )
     reached("done.written")
 
 

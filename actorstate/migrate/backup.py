@@ -50,7 +50,8 @@ def described(backup: Path) -> Description | None:
         raw = json.loads(_manifest(backup).read_bytes())
         if raw.pop("actorstate") != 1:
             return None
-        return Description(**{**raw, "contents": Contents.from_plain(raw["contents"])})
+        contents = Contents.from_plain(raw["contents"])
+        return Description(raw["made_at"], raw["original"], raw["bytes"], raw["sha256"], contents)
     except (FileNotFoundError, ValueError, TypeError, KeyError, AttributeError):
         return None
 

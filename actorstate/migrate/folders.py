@@ -96,8 +96,8 @@ def copy_all(source: Path, copy: Path) -> Manifest:
 
     Files that arrive or change meanwhile are copied once more. Raises VerificationFailed, OSError.
     """
+    wanted = manifest_of(source)
     for _ in range(3):
-        wanted = manifest_of(source)
         make_folder(copy, source)
         there = manifest_of(copy)
         for name, entry in wanted.items():
@@ -105,7 +105,8 @@ def copy_all(source: Path, copy: Path) -> Manifest:
                 copy_file(source / name, copy / name, source)
         for name in there.keys() - wanted.keys():
             (copy / name).unlink()
-        if not missing(wanted, manifest_of(copy)) and manifest_of(source) == wanted:
+        before, wanted = wanted, manifest_of(source)
+        if before == wanted and not missing(wanted, manifest_of(copy)):
             return wanted
     raise VerificationFailed(f"{source} could not be copied faithfully: {missing(wanted, manifest_of(copy))}")
 

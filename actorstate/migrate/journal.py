@@ -10,7 +10,7 @@ import json
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 from actorstate.endpoint import boot_id
 from actorstate.migrate.layouts import Registry
@@ -56,6 +56,8 @@ class Journal:
     copies: tuple[tuple[str, str], ...] = ()
     """Where each copy lies, and what it is: for a person, when attention is needed."""
     history: tuple[tuple[str, float], ...] = ()
+    origin: str = ""
+    """During a rollback: the backup of the migration."""
     from_backup: str = ""
     """A rollback brings back this backup, not the present content."""
 
@@ -121,11 +123,11 @@ def plan_from(raw: dict[str, object]) -> UserPlan:
 
 def _mapping(value: object) -> dict[str, object]:
     if not isinstance(value, dict):
-        raise TypeError(f"not a mapping: {value!r:.80}")
-    return value
+        raise TypeError("not a mapping")
+    return cast("dict[str, object]", value)
 
 
 def _sequence(value: object) -> list[object]:
     if not isinstance(value, list):
-        raise TypeError(f"not a list: {value!r:.80}")
-    return value
+        raise TypeError("not a list")
+    return cast("list[object]", value)

@@ -37,6 +37,9 @@ def recover(work: Work) -> bool:
 
 
 def _judged(work: Work, source: Held) -> bool:
+    if work.journal.from_backup:
+        undo_or_stop(work, f"{INTERRUPTED} while it brought a backup back")
+        return False
     same_old = source.contents() == work.contents
     new = _contents(work.new)
     if new is None or (new == work.contents and not same_old):

@@ -214,7 +214,7 @@ def _moved(data: Path, layout: Layout, plan: UserPlan, run: _Run) -> Outcome:
     fresh = Journal(layout.name, "migrating", "", plan, backups=() if before is None else before.backups)
     work = Work(data, fresh, options)
     with (
-        _full_disk_told(),
+        full_disk_told(),
         run.room.claimed(data, plan, images=options.backup_images),
         held(work.old, options.lock_wait_s) as source,
     ):
@@ -231,7 +231,8 @@ def told(work: Work, result: Result) -> Outcome:
 
 
 @contextmanager
-def _full_disk_told() -> Generator[None]:
+def full_disk_told() -> Generator[None]:
+    """Makes the system's answer of a full disk DiskFull."""
     try:
         yield
     except OSError as error:

@@ -15,10 +15,10 @@ STEPS = ("backup", "verify_backup", "stage", "verify_stage", "switch", "register
 """What is done for a user, in order; before `switch` nothing of his has changed its place."""
 
 Tell = Callable[[str, int, int], None]
-"""Hears (step, bytes done, bytes in all) of the user at work."""
+"""Hears (user, bytes copied, bytes in all)."""
 
 
-def silent(_step: str, _done: int, _total: int) -> None:
+def silent(_user: str, _done: int, _total: int) -> None:
     """Tells nobody."""
 
 
@@ -32,6 +32,10 @@ class Options:
     """Folders get a proven copy too, also where a rename moves them."""
     tell: Tell = silent
 
+    @staticmethod
+    def quiet(_done: int, _total: int) -> None:
+        """Tells nobody how far a copy is."""
+
 
 @dataclass(slots=True)
 class Work:
@@ -40,7 +44,7 @@ class Work:
     data: Path
     journal: Journal
     options: Options
-    notes: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list[str])
     """What the report should say beside the result."""
     recovered: bool = False
     """An interrupted run is finished: its new database may have been used since."""
@@ -101,12 +105,11 @@ class Work:
 
     def enter(self, step: str) -> None:
         """The last step has ended and this one begins; durable on return."""
-        self.save(step=step)
+        self.save(replace(self.journal, step=step))
         reached(f"{step}.begun")
 
-    def save(self, **changes: object) -> None:
-        """Writes the journal with these fields changed."""
-        changed = replace(self.journal, **changes)  # type: ignore[arg-type]  # fields by name
+    def save(self, changed: Journal) -> None:
+        """Writes the journal, which is then as given; the old one stands when that fails."""
         if (changed.state, changed.step) != (self.journal.state, self.journal.step):
             changed = journal.noted(changed, f"{changed.state} {changed.step}".strip())
         journal.write(self.folder, changed)

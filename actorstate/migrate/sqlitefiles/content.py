@@ -12,6 +12,7 @@ from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from actorstate.migrate.holders import has_open, identity
 from actorstate.migrate.items import Content, SourceUnreadable
@@ -44,11 +45,10 @@ class Contents:
 
     @classmethod
     def from_plain(cls, raw: dict[str, object]) -> "Contents":
-        """What `dataclasses.asdict` made these values of. Raises TypeError."""
-        tables = raw["tables"]
-        if not isinstance(tables, dict):
-            raise TypeError("tables")
-        return cls({name: Content(**one) for name, one in tables.items()}, str(raw["schema"]), int(str(raw["orphans"])))
+        """What `dataclasses.asdict` made these values of. Raises KeyError, AttributeError..."""
+        tables = cast("dict[str, dict[str, object]]", raw["tables"])
+        read = {name: Content(int(str(one["items"])), str(one["sha256"])) for name, one in tables.items()}
+        return cls(read, str(raw["schema"]), int(str(raw["orphans"])))
 
     @property
     def rows(self) -> int:
@@ -124,7 +124,7 @@ def looked_at(path: Path) -> Generator[sqlite3.Connection]:
             copy = _copied(path, Path(folder))
             with (
                 reading(path),
-                closing(sqlite3.connect(copy, isolation_level=None, timeout=LOCKED_FOR_S)) as connection,
+                closing(connect(copy, "rw")) as connection,
             ):
                 yield connection
 

@@ -1,0 +1,106 @@
+"""Removing backups whose grace is over, and only where they are needed no more.
+
+The grace counts from the end of the migration as its journal tells it, never from a file's time. Nothing is
+removed where the migrated database does not verify now, where the backup is not ours or not whole, or where
+the wall clock and the clock since boot disagree by more than an hour since then: one of them was set.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from actorstate.errors import ActorStateError
+from actorstate.migrate import backup, journal
+from actorstate.migrate.folders import manifest_of, missing, read_manifest
+from actorstate.migrate.journal import Journal, Moment
+from actorstate.migrate.runlock import only_one
+from actorstate.migrate.survey import users_in
+from actorstate.migrate.verification import judge, live_database
+from actorstate.migrate.work import Options, Work, reached
+
+GRACE_S = 30 * 86_400.0
+MAX_CLOCK_ERROR_S = 3_600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    """One backup, and why it stays (empty: it was removed)."""
+
+    user: str
+    backup: str
+    bytes: int = 0
+    stays: str = ""
+    wrong: bool = False
+    """It stays although its time is over: somebody should look."""
+
+
+def prune_all(data: Path, grace_s: float = GRACE_S, user: str | None = None) -> Iterator[Pruned]:
+    """Removes what is due, user by user. Raises MigrationRunning, UserRefused for one who is not there."""
+    with only_one(data):
+        for one in users_in(data, user):
+            try:
+                kept = journal.read(data / one)
+                found = [] if kept is None else list(prune_one(data, kept, grace_s, journal.now()))
+            except (journal.JournalUnreadable, ActorStateError, OSError) as error:
+                found = [Pruned(one, "", stays=str(error), wrong=True)]
+            yield from found
+
+
+def prune_one(data: Path, kept: Journal, grace_s: float, now: Moment) -> Iterator[Pruned]:
+    """The same for one user, at this moment."""
+    work = Work(data, kept, Options())
+    if not kept.backups:
+        return
+    reason, wrong = _why_not(work, grace_s, now)
+    for name in kept.backups:
+        file = work.folder / name
+        problem = reason or ("" if not file.exists() else _problem(file))
+        if problem:
+            yield Pruned(kept.plan.user, str(file), _size(file), problem, wrong or not reason)
+            continue
+        size = _size(file)
+        backup.remove(file)
+        reached("prune.removed")
+        work.save(replace(work.journal, backups=tuple(left for left in work.journal.backups if left != name)))
+        yield Pruned(kept.plan.user, str(file), size)
+
+
+def due(kept: Journal, grace_s: float, now: Moment) -> bool:
+    """Whether the grace of its backups is over, by the recorded end."""
+    finished = kept.state in {"done", "rolled_back"}
+    return bool(kept.backups) and finished and kept.ended is not None and now.wall - kept.ended.wall >= grace_s
+
+
+def clock_problem(ended: Moment, now: Moment) -> str:
+    """Whether a clock was set since, in words. Over a reboot only a step back can be seen."""
+    if now.wall < ended.wall:
+        return "the clock is before the end of the migration: it was set"
+    if now.boot != ended.boot:
+        return ""
+    apart = (now.wall - ended.wall) - (now.boottime - ended.boottime)
+    return f"the clock was set by {apart:,.0f} s since the migration" if abs(apart) > MAX_CLOCK_ERROR_S else ""
+
+
+def _why_not(work: Work, grace_s: float, now: Moment) -> tuple[str, bool]:
+    kept = work.journal
+    if kept.state not in {"done", "rolled_back"} or kept.ended is None:
+        return f"the migration is not over: {kept.state}", False
+    if told := clock_problem(kept.ended, now):
+        return told, True
+    if not due(kept, grace_s, now):
+        return f"its grace ends in {(kept.ended.wall + grace_s - now.wall) / 86_400:.1f} days", False
+    problem, _ = judge(live_database(work), None)
+    return (f"it may be the only good copy: {problem}", True) if problem else ("", False)
+
+
+def _problem(file: Path) -> str:
+    if file.is_dir():
+        manifest = read_manifest(file.with_name(file.name + backup.MANIFEST))
+        return "it has no manifest of ours" if manifest is None else missing(manifest, manifest_of(file))
+    return backup.problem_of(file)
+
+
+def _size(file: Path) -> int:
+    if file.is_dir():
+        return sum(path.lstat().st_size for path in file.rglob("*"))
+    return file.stat().st_size if file.exists() else 0

@@ -1,0 +1,112 @@
+"""The way back: the same steps with the places exchanged, so that it is as safe as the way there.
+
+Back comes what the user has now, rows written since the migration included. `from_backup` brings back what he
+had before it, and keeps what he has now as a backup of its own.
+"""
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from actorstate.errors import ActorStateError, UserRefused
+from actorstate.migrate import journal
+from actorstate.migrate.apply import carry_out
+from actorstate.migrate.journal import UNFINISHED, Journal
+from actorstate.migrate.plan import reverse
+from actorstate.migrate.recovery import recover
+from actorstate.migrate.run import Outcome, Report, Watcher, failed, full_disk_told, told
+from actorstate.migrate.runlock import forget_done, only_one
+from actorstate.migrate.sqlitefiles.hold import held
+from actorstate.migrate.survey import users_in
+from actorstate.migrate.work import Options, Work
+
+
+def roll_back_all(
+    data: Path, watcher: Watcher, options: Options, *, user: str | None = None, from_backup: bool = False
+) -> Report:
+    """Brings all migrated users back, or one. Raises MigrationRunning, UserRefused for one who is not there."""
+    started = time.monotonic()
+    outcomes: list[Outcome] = []
+    stopped = ""
+    with only_one(data):
+        forget_done(data)
+        for one in users_in(data, user):
+            try:
+                watcher.may_go_on()
+            except ActorStateError as error:
+                stopped = error.message
+                break
+            if (outcome := roll_back_one(data, one, options, from_backup=from_backup)) is not None:
+                outcomes.append(outcome)
+    report = Report(str(data), "", tuple(outcomes), time.monotonic() - started, stopped)
+    watcher.finished(report)
+    return report
+
+
+def roll_back_one(data: Path, user: str, options: Options, *, from_backup: bool = False) -> Outcome | None:
+    """One user, to an outcome; None for one who was never migrated."""
+    started = time.monotonic()
+    try:
+        kept = journal.read(data / user)
+        if kept is None:
+            return None
+        with full_disk_told():
+            outcome = _rolled_back(Work(data, kept, options), from_backup=from_backup)
+    except journal.JournalUnreadable as error:
+        outcome = failed(data, user, UserRefused(f"{user}: {error}"))
+    except (ActorStateError, OSError) as error:
+        outcome = failed(data, user, error)
+    return replace(outcome, took_s=round(time.monotonic() - started, 3))
+
+
+def _rolled_back(work: Work, *, from_backup: bool) -> Outcome:
+    if work.journal.state in UNFINISHED:
+        recover(work)
+        work.recovered = False
+    match work.journal.state:
+        case "rolled_back":
+            return told(work, "rolled_back")
+        case "undone":
+            return Outcome(work.user, "skipped", "he is where he was: an earlier migration was undone")
+        case "needs_attention":
+            raise UserRefused(f"{work.user}: {work.journal.reason}", hint=attention_step(work.data, work.user))
+        case _:
+            return _go_back(work, from_backup=from_backup)
+
+
+def attention_step(data: Path, user: str) -> str:
+    """What to type for a user who needs attention."""
+    return (
+        "look at both copies; the one to keep: "
+        f"actorstate migrate audit profiles {data} --user {user} --mend --keep old (or: --keep new)"
+    )
+
+
+def _go_back(work: Work, *, from_backup: bool) -> Outcome:
+    if work.old.exists():
+        raise UserRefused(f"{work.user}: both {work.old} and {work.new} are there; see `audit`")
+    original = work.journal.backup
+    if from_backup and original not in work.journal.backups:
+        raise UserRefused(
+            f"{work.user}: the backup {original} was pruned; what he has now can be brought back without it"
+        )
+    work.journal = _turned(work.journal, original if from_backup else "")
+    if not work.old.exists() and from_backup:
+        carry_out(work, None)
+    else:
+        with held(work.old, work.options.lock_wait_s) as source:
+            carry_out(work, source)
+    return told(work, "rolled_back")
+
+
+def _turned(kept: Journal, from_backup: str) -> Journal:
+    return replace(
+        kept,
+        state="rolling_back",
+        step="",
+        plan=reverse(kept.plan),
+        contents=None,
+        from_backup=from_backup,
+        reason="",
+        origin=kept.backup,
+    )

@@ -1,0 +1,61 @@
+"""What the journals tell: how far each user's migration is, where his copies lie, and what to type next. Reads only."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from actorstate.migrate import journal
+from actorstate.migrate.journal import UNFINISHED, Journal
+from actorstate.migrate.rollback import attention_step
+from actorstate.migrate.survey import users_in
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """One user's migration as its journal tells it."""
+
+    user: str
+    state: str
+    step: str = ""
+    reason: str = ""
+    backups: tuple[str, ...] = ()
+    ended: float | None = None
+    copies: tuple[tuple[str, str], ...] = ()
+    next: str = ""
+    history: tuple[tuple[str, float], ...] = ()
+
+
+def standings(data: Path, user: str | None = None) -> Iterator[Standing]:
+    """Every user with a journal, or one. Raises UserRefused for one who is not there."""
+    for one in users_in(data, user):
+        try:
+            kept = journal.read(data / one)
+        except journal.JournalUnreadable as error:
+            yield Standing(one, "unreadable", reason=str(error), next="keep the file, and compare what lies beside it")
+            continue
+        if kept is not None:
+            yield _standing(data, kept)
+
+
+def _standing(data: Path, kept: Journal) -> Standing:
+    return Standing(
+        kept.plan.user,
+        kept.state,
+        kept.step,
+        kept.reason,
+        tuple(str(data / kept.plan.user / name) for name in kept.backups),
+        None if kept.ended is None else kept.ended.wall,
+        kept.copies,
+        _next(data, kept),
+        kept.history,
+    )
+
+
+def _next(data: Path, kept: Journal) -> str:
+    if kept.state == "needs_attention":
+        return attention_step(data, kept.plan.user)
+    if kept.state in UNFINISHED or kept.state == "undone":
+        return f"actorstate migrate run profiles {data}"
+    if kept.state == "done":
+        return f"to undo it: actorstate migrate rollback profiles {data} --user {kept.plan.user}"
+    return ""
