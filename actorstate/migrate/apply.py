@@ -17,7 +17,14 @@ from functools import partial
 from pathlib import Path
 
 from actorstate.errors import DiskFull, NeedsAttention, UserRefused, VerificationFailed
-from actorstate.migrate import backup, journal
+from actorstate.migrate.backup import (
+    backup_names,
+    clear_unfinished,
+    description_of_backup,
+    made_backup,
+    made_folder_backup,
+    problem_of_backup,
+)
 from actorstate.migrate.folders import (
     Manifest,
     copy_all,
@@ -32,7 +39,7 @@ from actorstate.migrate.folders import (
     sha256_of,
     write_manifest,
 )
-from actorstate.migrate.journal import State
+from actorstate.migrate.journal import JOURNAL_NAME, State, present_moment
 from actorstate.migrate.plan import Part, reverse
 from actorstate.migrate.sqlitefiles.content import contents_of, looked_at, problems_of
 from actorstate.migrate.sqlitefiles.hold import Held, like, remove_names, sync_file, was_removed
@@ -75,7 +82,7 @@ def undo(work: Work, reason: str) -> None:
     for _, _, new in work.folders():
         remove_tree(staged(new))
     reached("undo.stage_gone")
-    backup.clear(work.backup_place)
+    clear_unfinished(work.backup_place)
     _remove_created(work, work.new.parent)
     back = work.journal.state == "rolling_back"
     plan = reverse(work.journal.plan) if back else work.journal.plan
@@ -108,28 +115,28 @@ def _backup(work: Work, source: Held | None) -> None:
         raise UserRefused(f"{held.path} is damaged: {'; '.join(problems)}", path=str(held.path))
     contents = held.contents()
     work.save(replace(work.journal, contents=contents))
-    made = backup.made(held, contents, work.backup_place, partial(work.options.tell, work.user))
+    made = made_backup(held, contents, work.backup_place, partial(work.options.tell, work.user))
     _keep(work, made, as_main=True)
     if work.options.backup_images:
         for _, old, _ in work.folders():
             place = work.backup_place.with_name(old.name + work.backup_place.name.removeprefix(work.old.name))
-            _keep(work, backup.of_folder(old, place), as_main=False)
+            _keep(work, made_folder_backup(old, place), as_main=False)
 
 
 def _backup_is_given(work: Work, source: Held | None) -> None:
     """What is brought back is an earlier backup; what is there now is kept, damaged or not."""
     given = work.folder / work.journal.from_backup
-    told = backup.described(given)
-    problem = backup.problem_of(given)
+    told = description_of_backup(given)
+    problem = problem_of_backup(given)
     if told is None or problem:
         raise UserRefused(f"{given} cannot be brought back: {problem}")
     if source is not None:
         if source.problems():
-            kept = next(name for name in backup.names(work.backup_place) if not os.path.lexists(name))
+            kept = next(name for name in backup_names(work.backup_place) if not os.path.lexists(name))
             source.copy_to(kept, work.options.quiet)
             work.notes.append(f"what was there is damaged, and kept as it is: {kept}")
         else:
-            kept = backup.made(source, source.contents(), work.backup_place, work.options.quiet)
+            kept = made_backup(source, source.contents(), work.backup_place, work.options.quiet)
         _keep(work, kept, as_main=False)
     work.save(replace(work.journal, contents=told.contents, backup=work.journal.from_backup))
 
@@ -141,7 +148,7 @@ def _keep(work: Work, made: Path, *, as_main: bool) -> None:
 
 
 def _verify_backup(work: Work, _source: Held | None) -> None:
-    told = backup.described(work.folder / work.journal.backup)
+    told = description_of_backup(work.folder / work.journal.backup)
     if told is None or told.contents != work.contents:
         raise VerificationFailed(f"the backup {work.journal.backup} does not say what {work.old} says")
     work.save(replace(work.journal, stage_sha256=told.sha256))
@@ -233,7 +240,7 @@ def row_of(user: str, slug: str, label: str, row_id: str) -> dict[str, str]:
 def _verify(work: Work, _source: Held | None) -> None:
     if sha256_of(work.new) != work.journal.stage_sha256:
         _verify_used(work)
-    told = backup.described(work.folder / work.journal.backup)
+    told = description_of_backup(work.folder / work.journal.backup)
     if told is None or sha256_of(work.folder / work.journal.backup) != told.sha256:
         raise VerificationFailed(f"the backup {work.journal.backup} is not what was written")
     for part, _, new in work.folders():
@@ -282,11 +289,11 @@ def _finish(work: Work) -> None:
         _remove_created(work, work.old.parent)
         for part in work.journal.plan.folders:
             work.manifest(part).unlink(missing_ok=True)
-    for left in work.folder.glob(f".{journal.NAME}.*.tmp"):
+    for left in work.folder.glob(f".{JOURNAL_NAME}.*.tmp"):
         left.unlink()
     work.save(
         replace(
-            work.journal, state="rolled_back" if back else "done", step="", ended=journal.now(), reason="", copies=()
+            work.journal, state="rolled_back" if back else "done", step="", ended=present_moment(), reason="", copies=()
         )
     )
     reached("done.written")

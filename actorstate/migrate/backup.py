@@ -23,7 +23,7 @@ from actorstate.store.files import sync_folder, write_durably
 
 MAX_NUMBER = 99
 """Backups of one database; above it the user is refused until old ones are pruned."""
-MANIFEST = ".manifest.json"
+BACKUP_MANIFEST = ".manifest.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,14 +37,14 @@ class Description:
     contents: Contents
 
 
-def names(place: Path) -> Iterator[Path]:
+def backup_names(place: Path) -> Iterator[Path]:
     """The names a backup may have, in order."""
     yield place
     for number in range(2, MAX_NUMBER + 1):
         yield place.with_name(f"{place.name}.{number}")
 
 
-def described(backup: Path) -> Description | None:
+def description_of_backup(backup: Path) -> Description | None:
     """What our manifest beside it says; None without one. Raises OSError."""
     try:
         raw = json.loads(_manifest(backup).read_bytes())
@@ -56,9 +56,9 @@ def described(backup: Path) -> Description | None:
         return None
 
 
-def problem_of(backup: Path) -> str:
+def problem_of_backup(backup: Path) -> str:
     """Why the backup is not to be trusted, in words; empty for one that is whole and says what its manifest says."""
-    told = described(backup)
+    told = description_of_backup(backup)
     if told is None:
         return "it has no manifest of ours"
     if not backup.is_file():
@@ -68,20 +68,20 @@ def problem_of(backup: Path) -> str:
     return _judged(backup, told.contents)
 
 
-def made(source: Held, contents: Contents, place: Path, tell: Callable[[int, int], None]) -> Path:
+def made_backup(source: Held, contents: Contents, place: Path, tell: Callable[[int, int], None]) -> Path:
     """A verified backup of the held database: one of ours that says the same, or a new one under the next free name."""
-    for name in names(place):
+    for name in backup_names(place):
         if not os.path.lexists(name):
             return _made(source, contents, name, tell)
-        told = described(name)
-        if told is not None and told.contents == contents and not problem_of(name):
+        told = description_of_backup(name)
+        if told is not None and told.contents == contents and not problem_of_backup(name):
             return name
     raise UserRefused(f"{place} and {MAX_NUMBER - 1} more backups are there already; remove or prune some")
 
 
-def of_folder(folder: Path, place: Path) -> Path:
+def made_folder_backup(folder: Path, place: Path) -> Path:
     """A proven copy of a folder under the next free name, with a manifest beside it."""
-    backup = next((name for name in names(place) if not os.path.lexists(name)), None)
+    backup = next((name for name in backup_names(place) if not os.path.lexists(name)), None)
     if backup is None:
         raise UserRefused(f"{place} and {MAX_NUMBER - 1} more backups are there already; remove or prune some")
     unfinished = backup.with_name(f".{backup.name}.actorstate-new")
@@ -92,7 +92,7 @@ def of_folder(folder: Path, place: Path) -> Path:
     return backup
 
 
-def remove(backup: Path) -> None:
+def remove_backup(backup: Path) -> None:
     """Removes it and its manifest: the manifest last, so that what is left is known to be ours."""
     if backup.is_dir():
         remove_tree(backup)
@@ -103,9 +103,9 @@ def remove(backup: Path) -> None:
     sync_folder(backup.parent)
 
 
-def clear(place: Path) -> None:
+def clear_unfinished(place: Path) -> None:
     """Removes what an interrupted run left of a backup that never got its name."""
-    for name in names(place):
+    for name in backup_names(place):
         unfinished = name.with_name(f".{name.name}.actorstate-new")
         if unfinished.is_dir():
             remove_tree(unfinished)
@@ -137,4 +137,4 @@ def _judged(database: Path, contents: Contents) -> str:
 
 
 def _manifest(backup: Path) -> Path:
-    return backup.with_name(backup.name + MANIFEST)
+    return backup.with_name(backup.name + BACKUP_MANIFEST)

@@ -18,7 +18,7 @@ from actorstate.migrate.plan import Part, Record, UserPlan
 from actorstate.migrate.sqlitefiles.content import Contents
 from actorstate.store.files import write_durably
 
-NAME = ".actorstate-migration.json"
+JOURNAL_NAME = ".actorstate-migration.json"
 SCHEMA = 1
 MAX_HISTORY = 200
 """Steps that are remembered; the oldest leave first."""
@@ -66,27 +66,27 @@ class JournalUnreadable(ValueError):
     """The file is there and is no journal of ours."""
 
 
-def now() -> Moment:
+def present_moment() -> Moment:
     """The present moment."""
     return Moment(time.time(), time.clock_gettime(time.CLOCK_BOOTTIME), boot_id())
 
 
-def read(folder: Path) -> Journal | None:
+def read_journal(folder: Path) -> Journal | None:
     """The user's journal, None where there is none. Raises JournalUnreadable, OSError."""
     try:
-        text = (folder / NAME).read_bytes()
+        text = (folder / JOURNAL_NAME).read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         return None
     try:
         return _understood(json.loads(text))
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise JournalUnreadable(f"{folder / NAME} cannot be understood: {error!r}") from error
+        raise JournalUnreadable(f"{folder / JOURNAL_NAME} cannot be understood: {error!r}") from error
 
 
-def write(folder: Path, journal: Journal) -> None:
+def write_journal(folder: Path, journal: Journal) -> None:
     """Makes it the user's journal, durably. Raises OSError; the old one stands then."""
     content = {"actorstate": SCHEMA, **asdict(journal)}
-    write_durably(folder / NAME, json.dumps(content).encode() + b"\n")
+    write_durably(folder / JOURNAL_NAME, json.dumps(content).encode() + b"\n")
 
 
 def noted(journal: Journal, event: str) -> Journal:

@@ -62,6 +62,11 @@ class Layout:
                 if _meet(one, other):
                     raise BadRequest(f"layout {self.name!r}: {one!r} and {other!r} are in each other's way")
 
+    @property
+    def key(self) -> str:
+        """Tells two layouts of one name apart: one that moves has more to do than one that only records."""
+        return f"{self.name}{'' if self.moves else ', records only'}"
+
 
 def _is_plain(place: str) -> bool:
     parts = PurePosixPath(place).parts

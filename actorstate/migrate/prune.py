@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from actorstate.errors import ActorStateError
-from actorstate.migrate import backup, journal
+from actorstate.migrate.backup import BACKUP_MANIFEST, problem_of_backup, remove_backup
 from actorstate.migrate.folders import manifest_of, missing, read_manifest
-from actorstate.migrate.journal import Journal, Moment
+from actorstate.migrate.journal import Journal, JournalUnreadable, Moment, present_moment, read_journal
 from actorstate.migrate.runlock import only_one
 from actorstate.migrate.survey import users_in
 from actorstate.migrate.verification import judge, live_database
@@ -39,9 +39,9 @@ def prune_all(data: Path, grace_s: float = GRACE_S, user: str | None = None) -> 
     with only_one(data):
         for one in users_in(data, user):
             try:
-                kept = journal.read(data / one)
-                found = [] if kept is None else list(prune_one(data, kept, grace_s, journal.now()))
-            except (journal.JournalUnreadable, ActorStateError, OSError) as error:
+                kept = read_journal(data / one)
+                found = [] if kept is None else list(prune_one(data, kept, grace_s, present_moment()))
+            except (JournalUnreadable, ActorStateError, OSError) as error:
                 found = [Pruned(one, "", stays=str(error), wrong=True)]
             yield from found
 
@@ -59,7 +59,7 @@ def prune_one(data: Path, kept: Journal, grace_s: float, now: Moment) -> Iterato
             yield Pruned(kept.plan.user, str(file), _size(file), problem, wrong or not reason)
             continue
         size = _size(file)
-        backup.remove(file)
+        remove_backup(file)
         reached("prune.removed")
         work.save(replace(work.journal, backups=tuple(left for left in work.journal.backups if left != name)))
         yield Pruned(kept.plan.user, str(file), size)
@@ -95,9 +95,9 @@ def _why_not(work: Work, grace_s: float, now: Moment) -> tuple[str, bool]:
 
 def _problem(file: Path) -> str:
     if file.is_dir():
-        manifest = read_manifest(file.with_name(file.name + backup.MANIFEST))
+        manifest = read_manifest(file.with_name(file.name + BACKUP_MANIFEST))
         return "it has no manifest of ours" if manifest is None else missing(manifest, manifest_of(file))
-    return backup.problem_of(file)
+    return problem_of_backup(file)
 
 
 def _size(file: Path) -> int:

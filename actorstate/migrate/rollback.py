@@ -9,9 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from actorstate.errors import ActorStateError, UserRefused
-from actorstate.migrate import journal
 from actorstate.migrate.apply import carry_out
-from actorstate.migrate.journal import UNFINISHED, Journal
+from actorstate.migrate.journal import UNFINISHED, Journal, JournalUnreadable, read_journal
 from actorstate.migrate.plan import reverse
 from actorstate.migrate.recovery import recover
 from actorstate.migrate.run import Outcome, Report, Watcher, failed, full_disk_told, told
@@ -47,12 +46,12 @@ def roll_back_one(data: Path, user: str, options: Options, *, from_backup: bool 
     """One user, to an outcome; None for one who was never migrated."""
     started = time.monotonic()
     try:
-        kept = journal.read(data / user)
+        kept = read_journal(data / user)
         if kept is None:
             return None
         with full_disk_told():
             outcome = _rolled_back(Work(data, kept, options), from_backup=from_backup)
-    except journal.JournalUnreadable as error:
+    except JournalUnreadable as error:
         outcome = failed(data, user, UserRefused(f"{user}: {error}"))
     except (ActorStateError, OSError) as error:
         outcome = failed(data, user, error)

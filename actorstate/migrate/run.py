@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Literal
 
 from actorstate.errors import ActorStateError, DiskFull, NeedsAttention, UserRefused
-from actorstate.migrate import journal, preflight
 from actorstate.migrate.apply import carry_out, row_of
-from actorstate.migrate.journal import Journal
+from actorstate.migrate.journal import Journal, read_journal
 from actorstate.migrate.layouts import Layout
 from actorstate.migrate.plan import Plan, UserPlan, plan_user
+from actorstate.migrate.preflight import Room, objections
 from actorstate.migrate.recovery import recover
 from actorstate.migrate.runlock import forget_done, note_done, only_one
 from actorstate.migrate.sqlitefiles.hold import held
@@ -22,8 +22,8 @@ from actorstate.migrate.sqlitefiles.registry import record
 from actorstate.migrate.survey import facts_of, registered, survey
 from actorstate.migrate.work import Options, Work
 
-Result = Literal["migrated", "recorded", "skipped", "refused", "failed", "needs_attention", "rolled_back"]
-GOOD: frozenset[Result] = frozenset({"migrated", "recorded", "skipped", "rolled_back"})
+Result = Literal["migrated", "recorded", "skipped", "refused", "failed", "needs_attention", "rolled_back", "planned"]
+GOOD: frozenset[Result] = frozenset({"migrated", "recorded", "skipped", "rolled_back", "planned"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +106,7 @@ def run_all(data: Path, layout: Layout, settings: Settings, watcher: Watcher) ->
         ordered = tuple(outcomes[one.user] for one in plan.users if one.user in outcomes)
         report = Report(str(data), layout.name, ordered, time.monotonic() - started, stopped)
         if report.good and settings.user is None:
-            note_done(data, layout.name)
+            note_done(data, layout.key)
     watcher.finished(report)
     return report
 
@@ -116,7 +116,7 @@ class _Run:
     data: Path
     layout: Layout
     settings: Settings
-    room: preflight.Room = field(default_factory=preflight.Room)
+    room: Room = field(default_factory=Room)
 
 
 def _each(run: _Run, plan: Plan, watcher: Watcher, outcomes: dict[str, Outcome]) -> str:
@@ -191,7 +191,7 @@ def _recorded(data: Path, plan: UserPlan) -> Outcome:
 
 
 def _finished(data: Path, layout: Layout, plan: UserPlan, run: _Run) -> Outcome:
-    kept = journal.read(data / plan.user)
+    kept = read_journal(data / plan.user)
     if kept is None:
         raise NeedsAttention(f"the journal of {plan.user} is gone")
     work = Work(data, kept, run.settings.options)
@@ -207,10 +207,10 @@ def _finished(data: Path, layout: Layout, plan: UserPlan, run: _Run) -> Outcome:
 
 def _moved(data: Path, layout: Layout, plan: UserPlan, run: _Run) -> Outcome:
     options = run.settings.options
-    if found := next(preflight.objections(data, plan), None):
+    if found := next(objections(data, plan), None):
         raise UserRefused(f"{plan.user}: {found}")
     folder = data / plan.user
-    before = journal.read(folder)
+    before = read_journal(folder)
     fresh = Journal(layout.name, "migrating", "", plan, backups=() if before is None else before.backups)
     work = Work(data, fresh, options)
     with (

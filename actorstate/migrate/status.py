@@ -4,8 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from actorstate.migrate import journal
-from actorstate.migrate.journal import UNFINISHED, Journal
+from actorstate.migrate.journal import UNFINISHED, Journal, JournalUnreadable, read_journal
 from actorstate.migrate.rollback import attention_step
 from actorstate.migrate.survey import users_in
 
@@ -29,8 +28,8 @@ def standings(data: Path, user: str | None = None) -> Iterator[Standing]:
     """Every user with a journal, or one. Raises UserRefused for one who is not there."""
     for one in users_in(data, user):
         try:
-            kept = journal.read(data / one)
-        except journal.JournalUnreadable as error:
+            kept = read_journal(data / one)
+        except JournalUnreadable as error:
             yield Standing(one, "unreadable", reason=str(error), next="keep the file, and compare what lies beside it")
             continue
         if kept is not None:

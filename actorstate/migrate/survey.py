@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from actorstate.errors import UserRefused
-from actorstate.migrate import journal
 from actorstate.migrate.folders import walked
+from actorstate.migrate.journal import JournalUnreadable, read_journal
 from actorstate.migrate.layouts import Layout
 from actorstate.migrate.plan import Kind, Plan, Seen, UserFacts, plan_all
 from actorstate.migrate.sqlitefiles.registry import recorded_users
@@ -86,7 +86,7 @@ def _device(path: Path) -> int:
 
 def _journal_state(folder: Path) -> str:
     try:
-        kept = journal.read(folder)
-    except journal.JournalUnreadable:
+        kept = read_journal(folder)
+    except JournalUnreadable:
         return "unreadable"
     return "" if kept is None else kept.state

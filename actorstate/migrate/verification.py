@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from actorstate.errors import ActorStateError
-from actorstate.migrate import backup, journal
+from actorstate.migrate.backup import problem_of_backup
 from actorstate.migrate.folders import manifest_of, missing, read_manifest
-from actorstate.migrate.journal import Journal
+from actorstate.migrate.journal import Journal, JournalUnreadable, read_journal
 from actorstate.migrate.plan import UserPlan
 from actorstate.migrate.sqlitefiles.content import Contents, contents_of, looked_at, problems_of
 from actorstate.migrate.sqlitefiles.registry import recorded_users
@@ -34,8 +34,8 @@ def verify_all(data: Path, user: str | None = None) -> Iterator[Checked]:
     """Every user with a journal, or one. Raises UserRefused for one who is not there."""
     for one in users_in(data, user):
         try:
-            kept = journal.read(data / one)
-        except journal.JournalUnreadable as error:
+            kept = read_journal(data / one)
+        except JournalUnreadable as error:
             yield Checked(one, "unreadable", (str(error),))
             continue
         if kept is not None:
@@ -53,7 +53,7 @@ def verify_one(data: Path, kept: Journal) -> Checked:
     changed += [told] if told and kept.state != "undone" else []
     for name in kept.backups:
         file = work.folder / name
-        if file.is_file() and (problem := backup.problem_of(file)):
+        if file.is_file() and (problem := problem_of_backup(file)):
             wrong.append(f"{file}: {problem}")
         elif not file.exists():
             wrong.append(f"{file} is gone")

@@ -6,8 +6,7 @@ from pathlib import Path
 
 from actorstate import telemetry
 from actorstate.errors import NeedsAttention
-from actorstate.migrate import journal
-from actorstate.migrate.journal import Journal
+from actorstate.migrate.journal import Journal, noted, write_journal
 from actorstate.migrate.plan import Part
 from actorstate.migrate.sqlitefiles.content import Contents
 
@@ -111,8 +110,8 @@ class Work:
     def save(self, changed: Journal) -> None:
         """Writes the journal, which is then as given; the old one stands when that fails."""
         if (changed.state, changed.step) != (self.journal.state, self.journal.step):
-            changed = journal.noted(changed, f"{changed.state} {changed.step}".strip())
-        journal.write(self.folder, changed)
+            changed = noted(changed, f"{changed.state} {changed.step}".strip())
+        write_journal(self.folder, changed)
         self.journal = changed
 
 

@@ -21,13 +21,25 @@ from actorstate.config import ClientSettings, WriterSettings
 from actorstate.core.messages.replies import Refused
 from actorstate.endpoint import WriterLock
 from actorstate.errors import ActorStateError, from_wire
+from actorstate.migrate.apply import carry_out
+from actorstate.migrate.journal import Journal
+from actorstate.migrate.layouts import SERVER
+from actorstate.migrate.recovery import recover
+from actorstate.migrate.rollback import roll_back_all
+from actorstate.migrate.run import Watcher
+from actorstate.migrate.runlock import only_one
+from actorstate.migrate.sqlitefiles.hold import held
+from actorstate.migrate.survey import survey
+from actorstate.migrate.work import Work
 from actorstate.store.sqlite import SqliteStore
 from tests.support.inprocess import BESIDE, WriterThread, failing
+from tests.support.migration import HASTY as IMPATIENT
+from tests.support.migration import failing_at, make_user, migrated, points_of
 from tests.support.processes import HASTY, frozen
 from tests.support.wire import Wire
 from tests.support.writer import ROOT, WriterProcess
 
-NEVER_ALONE = {errors.ActorStateError, errors.RequestRefused}
+NEVER_ALONE = {errors.ActorStateError, errors.RequestRefused, errors.MigrationError}
 """Roots of the tree. A writer of a later release may send a code that becomes RequestRefused (test_errors.py)."""
 BROKEN_HINT = {2, 70}
 """What the command line answers to a command that cannot be typed like that, or that has a defect."""
@@ -334,6 +346,60 @@ def a_writer_whose_time_is_over(stage: Stage) -> None:
 def a_second_writer(stage: Stage) -> None:
     stage.served()
     WriterLock(stage.directory).acquire()
+
+
+def interrupted_at(stage: Stage, point: str) -> Work:
+    """A migration of alice that was interrupted there, as by Ctrl-C."""
+    make_user(stage.directory, "alice")
+    plan = survey(stage.directory, SERVER).users[0]
+    work = Work(stage.directory, Journal("server", "migrating", "", plan), IMPATIENT)
+    points = iter(points_of(lambda: migrated(stage.directory)))
+    roll_back_all(stage.directory, Watcher(), IMPATIENT)
+    number = list(points).index(point)
+    with failing_at(number, KeyboardInterrupt()), contextlib.suppress(KeyboardInterrupt), held(work.old, 0.1) as source:
+        carry_out(work, source)
+    return work
+
+
+@raises(errors.MigrationRunning)
+def two_who_move_the_same_users(stage: Stage) -> None:
+    stage.directory.mkdir()
+    with only_one(stage.directory), only_one(stage.directory):
+        pass
+
+
+@raises(errors.UserRefused)
+def a_user_whom_nobody_knows(stage: Stage) -> None:
+    make_user(stage.directory, "alice")
+    survey(stage.directory, SERVER, "bob")
+
+
+@raises(errors.DatabaseInUse)
+def a_database_that_an_app_has_open(stage: Stage) -> None:
+    make_user(stage.directory, "alice")
+    with contextlib.closing(sqlite3.connect(stage.directory / "alice/peek.db")) as app:
+        app.execute("SELECT count(*) FROM items")
+        with held(stage.directory / "alice/peek.db", 0.1):
+            pass
+
+
+@raises(errors.VerificationFailed)
+def a_copy_that_the_disk_has_changed(stage: Stage) -> None:
+    work = interrupted_at(stage, "stage.database_copied")
+    with work.stage.open("r+b") as file:
+        file.seek(5_000)
+        file.write(b"rot")
+    with held(work.old, 0.1) as source:
+        carry_out(work, source, "verify_stage")
+
+
+@raises(errors.NeedsAttention)
+def two_databases_that_were_both_written_to(stage: Stage) -> None:
+    work = interrupted_at(stage, "switch.database_placed")
+    for database in (work.old, work.new):
+        with contextlib.closing(sqlite3.connect(database)) as app, app:
+            app.execute("INSERT INTO items(title) VALUES ('since')")
+    recover(work)
 
 
 def every_kind() -> list[type[ActorStateError]]:

@@ -89,6 +89,7 @@ def test_a_brace_in_a_value_breaks_the_hint() -> None:
 
 def test_a_retry_is_offered_where_it_cannot_help() -> None:
     passing = {errors.Busy, errors.WriterUnavailable, errors.StaleMirror, errors.DiskFull}
+    passing |= {errors.MigrationRunning, errors.DatabaseInUse}
     assert {kind for kind in TREE if kind.retryable} == passing
 
 

@@ -1,0 +1,230 @@
+"""`migrate plan | run | status | verify | rollback | prune profiles DATA`: moving users' data safely."""
+
+import argparse
+import os
+import re
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from actorstate.cli import exits
+from actorstate.cli.asjson import line
+from actorstate.cli.command import Command, can_draw, seconds
+from actorstate.cli.migrating import Following, checked_lines, pruned_line, standing_lines
+from actorstate.client.sync import connect
+from actorstate.core.plain import as_plain
+from actorstate.migrate.jobview import JobView
+from actorstate.migrate.layouts import Layout, layout_named
+from actorstate.migrate.plan import Plan
+from actorstate.migrate.preflight import problems
+from actorstate.migrate.profiles import prune_in_background, wants_dry_run
+from actorstate.migrate.prune import prune_all
+from actorstate.migrate.rollback import roll_back_all
+from actorstate.migrate.run import Report, Settings, Watcher, run_all
+from actorstate.migrate.status import standings
+from actorstate.migrate.survey import survey
+from actorstate.migrate.verification import verify_all
+from actorstate.migrate.words import dry_run_lines, plan_lines, report_lines
+from actorstate.migrate.work import Options
+
+UNITS = {"s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
+
+
+@dataclass(frozen=True, slots=True)
+class _Verb:
+    summary: str
+    add: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], int]
+
+
+def span(text: str) -> float:
+    """Seconds of a time such as 30d, 12h, 90s; argparse turns the ValueError into a usage error."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text)
+    if found is None:
+        raise ValueError(text)
+    return float(found[1]) * UNITS[found[2]]
+
+
+def workers(text: str) -> int:
+    """1 to 64."""
+    number = int(text)
+    if not 1 <= number <= 64:  # noqa: PLR2004 - more would only wait for the disk
+        raise ValueError(text)
+    return number
+
+
+def _add_migrate(parser: argparse.ArgumentParser) -> None:
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    for name, verb in VERBS.items():
+        one = verbs.add_parser(name, help=verb.summary, description=f"{verb.summary}.", allow_abbrev=False)
+        one.add_argument("what", choices=["profiles"], help="profiles: each user's database and folders")
+        one.add_argument("directory", metavar="DATA", help="the folder in which the users' folders are")
+        one.add_argument("--user", metavar="U", help="only this user")
+        # SUPPRESS: a default here would take the place of what stood before the verb
+        one.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print JSON, errors included")
+        verb.add(one)
+
+
+def _migrate(options: argparse.Namespace) -> int:
+    return VERBS[options.verb].run(options)
+
+
+def _add_layout(parser: argparse.ArgumentParser) -> None:
+    told = "server (default), desktop, mobile, or module:NAME of a layout of your own"
+    parser.add_argument("--layout", default="server", metavar="NAME", help=told)
+    parser.add_argument("--move", action="store_true", help="mobile: move the data too, not only write the rows")
+
+
+def _add_run(parser: argparse.ArgumentParser) -> None:
+    _add_layout(parser)
+    _add_lock_wait(parser)
+    parser.add_argument("--state", metavar="DIR-OR-URL", help="show the run as a job there: pause, resume, cancel it")
+    parser.add_argument("--workers", type=workers, default=1, metavar="N", help="users at once (default 1)")
+    parser.add_argument("--dry-run", action="store_true", help="only say what would be done (MIGRATION_DRY_RUN=true)")
+    parser.add_argument("--backup-images", action="store_true", help="copy the folders as well, not only the database")
+    parser.add_argument("--no-prune", action="store_true", help="do not remove backups whose grace is over afterwards")
+    _add_grace(parser)
+
+
+def _add_lock_wait(parser: argparse.ArgumentParser) -> None:
+    told = "refuse a user whose database is in use for so long (default 5)"
+    parser.add_argument("--lock-wait", type=seconds, default=5.0, metavar="S", help=told)
+
+
+def _add_grace(parser: argparse.ArgumentParser) -> None:
+    told = "how long backups are kept, from the end of the migration: 30d (default), 12h, ..."
+    parser.add_argument("--grace", type=span, default=span("30d"), metavar="TIME", help=told)
+
+
+def _layout(options: argparse.Namespace) -> Layout:
+    return layout_named(options.layout, move=options.move)
+
+
+def _data(options: argparse.Namespace) -> Path:
+    return Path(os.path.abspath(options.directory))  # noqa: PTH100 - resolve() would follow links
+
+
+def _plan(options: argparse.Namespace) -> int:
+    plan = survey(_data(options), _layout(options), options.user)
+    if options.json:
+        print(line(_plan_json(plan)))
+    else:
+        _say(plan_lines(plan))
+    return exits.NO if any(one.action == "refuse" for one in plan.users) else exits.FINE
+
+
+def _plan_json(plan: Plan) -> dict[str, object]:
+    found = {one.user: list(problems(Path(plan.data), one)) for one in plan.users}
+    return {"plan": as_plain(plan), "problems": found, "bytes": plan.bytes, "estimate_s": plan.estimate_s}
+
+
+def _run(options: argparse.Namespace) -> int:
+    data, layout = _data(options), _layout(options)
+    if options.dry_run or wants_dry_run():
+        plan = survey(data, layout, options.user)
+        if options.json:
+            print(line({"dry_run": True, **_plan_json(plan)}))
+        else:
+            _say(dry_run_lines(plan, images=options.backup_images))
+        return exits.FINE
+    with ExitStack() as stack:
+        watcher = _watcher(options, layout, stack)
+        follow = watcher if isinstance(watcher, Following) else None
+        tell = Options().tell if follow is None else follow.tell
+        work = Options(options.lock_wait, options.backup_images, tell)
+        report = run_all(data, layout, Settings(options.workers, options.user, options=work), watcher)
+    _tell_report(options, report, watcher)
+    pruning = None if options.no_prune else prune_in_background(data, options.grace)
+    if pruning is not None:
+        pruning.join()
+    return exits.FINE if report.good else exits.NO
+
+
+def _watcher(options: argparse.Namespace, layout: Layout, stack: ExitStack) -> Watcher:
+    inner = Watcher()
+    if options.state is not None:
+        client = stack.enter_context(connect(options.state))
+        inner = stack.enter_context(JobView(client, _data(options), layout))
+    return inner if options.json else Following(inner, drawing=can_draw())
+
+
+def _tell_report(options: argparse.Namespace, report: Report, watcher: Watcher) -> None:
+    if options.json:
+        print(line(as_plain({"report": report, "good": report.good, "counts": report.counts})))
+        return
+    _say(report_lines(report))
+    inner = watcher.inner if isinstance(watcher, Following) else watcher
+    if isinstance(inner, JobView):
+        print(f"as a job: actorstate get {options.state} {inner.job}")
+        if inner.notice:
+            print(f"  the job does not show all of it: {inner.notice}")
+
+
+def _status(options: argparse.Namespace) -> int:
+    found = list(standings(_data(options), options.user))
+    if options.json:
+        print(line({"users": as_plain(found)}))
+    else:
+        _say(text for one in found for text in standing_lines(one))
+        print(f"{len(found)} users with a journal" if found else "nobody has been migrated here")
+    good = {"done", "rolled_back", "undone"}
+    return exits.FINE if all(one.state in good for one in found) else exits.NO
+
+
+def _verify(options: argparse.Namespace) -> int:
+    good, everyone = True, list[object]()
+    for one in verify_all(_data(options), options.user):
+        good = good and one.good
+        everyone.append(as_plain(one))
+        if not options.json:
+            _say(checked_lines(one))
+    if options.json:
+        print(line({"users": everyone, "good": good}))
+    elif not everyone:
+        print("nobody has been migrated here")
+    return exits.FINE if good else exits.NO
+
+
+def _add_rollback(parser: argparse.ArgumentParser) -> None:
+    _add_lock_wait(parser)
+    told = "bring back the backup, not what the user has now (which is kept as a backup of its own)"
+    parser.add_argument("--from-backup", action="store_true", help=told)
+
+
+def _rollback(options: argparse.Namespace) -> int:
+    watcher = Watcher() if options.json else Following(Watcher(), drawing=can_draw())
+    work = Options(options.lock_wait)
+    report = roll_back_all(_data(options), watcher, work, user=options.user, from_backup=options.from_backup)
+    _tell_report(options, report, watcher)
+    return exits.FINE if report.good else exits.NO
+
+
+def _prune(options: argparse.Namespace) -> int:
+    wrong, everyone = False, list[object]()
+    for one in prune_all(_data(options), options.grace, options.user):
+        wrong = wrong or one.wrong
+        everyone.append(as_plain(one))
+        if not options.json:
+            print(pruned_line(one))
+    if options.json:
+        print(line({"backups": everyone}))
+    elif not everyone:
+        print("there are no backups of ours")
+    return exits.NO if wrong else exits.FINE
+
+
+def _say(texts: Iterable[str]) -> None:
+    for text in texts:
+        print(text, flush=True)
+
+
+VERBS = {
+    "plan": _Verb("say what a run would do, and what stands in its way", _add_layout, _plan),
+    "run": _Verb("migrate all users who need it; an interrupted run is taken up", _add_run, _run),
+    "status": _Verb("tell from the journals how far each user is", lambda _: None, _status),
+    "verify": _Verb("check databases, backups, files and rows of the migrated", lambda _: None, _verify),
+    "rollback": _Verb("bring users back to the old layout", _add_rollback, _rollback),
+    "prune": _Verb("remove backups whose grace is over", _add_grace, _prune),
+}
+COMMANDS = {"migrate": Command(_add_migrate, _migrate)}
