@@ -9,8 +9,9 @@ from contextlib import AbstractContextManager
 
 from actorstate.client import exits
 from actorstate.client.operations import Seat
-from actorstate.client.run import Run, read_document
+from actorstate.client.run import Run
 from actorstate.client.sender import Membership, Transport
+from actorstate.client.wishes import read_document
 from actorstate.client.words import MAX_NAME, checked_name
 from actorstate.core.messages.replies import Applied
 from actorstate.core.messages.requests import Attach, CreateJob, Detach
@@ -47,7 +48,8 @@ def run_to_end(transport: Transport, seat: Seat, create: CreateJob) -> Generator
             with _noted_in(error, run):
                 run.fail(f"{type(error).__name__}: {error}")
             raise
-        run.complete()
+        if not run.ended:
+            run.complete()
 
 
 def _may_be_resumed(error: Exception) -> bool:

@@ -1,15 +1,14 @@
 """What a worker says and hears inside its block (`client/blocks.py`)."""
 
 import contextlib
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
-from actorstate.client.pace import Pace
 from actorstate.client.pending import Pending, rows_in
 from actorstate.client.retries import Retries, retried
 from actorstate.client.sender import Membership, Sender, Totals, Transport
 from actorstate.client.track import Position, Turns, tracked
+from actorstate.client.wishes import Wishes, read_document
 from actorstate.client.words import (
     MAX_TEXT,
     checked_name,
@@ -19,15 +18,12 @@ from actorstate.client.words import (
     redacted_text,
     sendable_text,
 )
-from actorstate.core import codec
-from actorstate.core.messages.document import NOTHING, Document, Intent, ItemState, Order, Track, order_of
+from actorstate.core.messages.document import Document, ItemState, Track, order_of
 from actorstate.core.messages.payload import pack, unpack
-from actorstate.core.messages.replies import Found
 from actorstate.core.messages.requests import (
     MAX_COUNT,
     Counts,
     FinishJob,
-    Get,
     ItemReport,
     Report,
     StepReport,
@@ -36,17 +32,11 @@ from actorstate.core.messages.requests import (
 from actorstate.errors import (
     ActorStateError,
     BadRequest,
-    JobCancelled,
-    JobFinished,
-    JobNotFound,
-    NotApproved,
 )
 
 Row = TypeVar("Row")
 
 MAX_THROTTLED_S = 1e6
-THROTTLE_SLICE_S = 5.0
-"""A longer wait for a throttle is told in between, so that nobody takes the worker for stalled."""
 
 
 class Run:
@@ -57,8 +47,8 @@ class Run:
         self._checkpoints = {name: checkpoint.packed for name, checkpoint in document.checkpoints.items()}
         self.turns = Turns()
         self.sender = Sender(transport, member, report_every_s, order_of(document))
-        self._heeded = 0
-        self._pace = Pace()
+        self.wishes = Wishes(transport, member, self.sender)
+        self.ended = False
         self.ended_tracks: set[str] = set()
 
     @property
@@ -146,7 +136,8 @@ class Run:
         comes again. Raises AlreadyTracked while another worker does them, JobCancelled, and at the end
         CorruptItem, if the ledger has damaged ones.
         """
-        return retried(Retries(self.transport, self.sender, self.member, self.turns, self.heed_row, before_save, every))
+        heed = self.wishes.heed_row
+        return retried(Retries(self.transport, self.sender, self.member, self.turns, heed, before_save, every))
 
     def phase(self, text: str) -> None:
         """Names what the job is doing now."""
@@ -169,12 +160,7 @@ class Run:
         """Time spent waiting for a rate limit; it does not count against the rate."""
         if not 0 <= seconds <= MAX_THROTTLED_S:
             raise BadRequest(f"a wait takes 0 to {MAX_THROTTLED_S:g} seconds, not {seconds}")
-
-        def put(pending: Pending) -> None:
-            pending.throttled_s += seconds
-            pending.throttles += 1
-
-        self.sender.say(put)
+        self.wishes.tell_throttled(seconds)
 
     def checkpoint(self, data: object, *, name: str = "default") -> None:
         """Saves a resume point: durable on return, with all progress said before it.
@@ -228,23 +214,7 @@ class Run:
         Blocks while it is paused or a question is open (after `save`), waits for this worker's share of a
         throttle by the rows said since, and raises JobCancelled when it is cancelled. Beats go on meanwhile.
         """
-        saved = False
-        while (order := self.sender.order) != NOTHING:
-            if self._is_news(order):
-                saved = self._obey(order, save) or saved
-            elif order.intent == "pause" or order.waiting:
-                if save is not None and not saved:
-                    save()
-                saved = True
-                self.sender.wait_order_change(order)
-            elif not self._wait_turn(order):
-                return
-
-    def heed_row(self, save: Callable[[], None]) -> None:
-        """The same before a row of a track, which is charged to the throttle."""
-        self.heed(save)
-        if self.sender.order.rows_per_s is not None:
-            self._pace.charge(1)
+        self.wishes.heed(save)
 
     def wait_for_approval(self, question: object, *, timeout_s: float | None = None) -> str:
         """Asks people and returns who approved, by `client.approve` or `actorstate approve`.
@@ -253,67 +223,7 @@ class Run:
         next row. The question survives this process: asked again, it has the answer that was given meanwhile.
         Raises NotApproved after `timeout_s` (the question stays open), JobCancelled.
         """
-        text, until = sendable_text(question, MAX_TEXT), None if timeout_s is None else time.monotonic() + timeout_s
-        while (answer := self._answer_to(text)) is None:
-            self._wait_answer(text, until)
-        self.heed()
-        return answer
-
-    def _answer_to(self, question: str) -> str | None:
-        """Who approved; None while nobody has."""
-        place = self.sender.say(lambda pending: setattr(pending, "question", question))
-        self.sender.wait_heard(place, self.transport.settings.timeout_s)
-        for asked in read_document(self.transport, self.job).approvals:
-            if asked.question == question and asked.approved_at is not None:
-                return asked.approved_by
-        return None
-
-    def _wait_answer(self, question: str, until: float | None) -> None:
-        """Returns when no question is open any more, this one or that of another worker."""
-        while (order := self.sender.order).waiting:
-            if self._is_news(order):
-                self._obey(order, None)
-                continue
-            left_s = None if until is None else until - time.monotonic()
-            if left_s is not None and left_s <= 0:
-                raise NotApproved(f"nobody has answered yet: {question!r}; the job waits on", job=self.job)
-            self.sender.wait_order_change(order, left_s)
-
-    def _is_news(self, order: Order) -> bool:
-        """Whether an intent is to be carried out here; a cancellation is, however often the block swallows it."""
-        return order.intent is not None and (order.asked != self._heeded or order.intent == "cancel")
-
-    def _obey(self, order: Order, save: Callable[[], None] | None) -> bool:
-        """Carries out an intent that is new to this worker; whether it has saved."""
-        intent = order.intent
-        if intent is None:
-            return False
-        saves = save is not None and intent != "resume"
-        if saves and save is not None:
-            save()
-        self._acknowledge(intent)
-        self._heeded = order.asked
-        if intent == "cancel":
-            raise JobCancelled(f"job {self.job!r} was cancelled; its progress is saved", job=self.job)
-        return saves
-
-    def _wait_turn(self, order: Order) -> bool:
-        """Waits for this worker's share of the throttle, in slices that are told; whether it had to."""
-        started = time.monotonic()
-        wait_s = self._pace.wait_s(started, order.rows_per_s)
-        if not wait_s:
-            return False
-        self.sender.wait_order_change(order, min(wait_s, THROTTLE_SLICE_S))
-        self.throttled(time.monotonic() - started)
-        return True
-
-    def _acknowledge(self, intent: Intent) -> None:
-        place = self.sender.say(lambda pending: setattr(pending, "acknowledged", intent))
-        try:
-            self.sender.wait_heard(place, self.transport.settings.timeout_s, "acknowledgement")
-        except JobFinished:
-            if intent != "cancel":
-                raise
+        return self.wishes.answer_to(sendable_text(question, MAX_TEXT), timeout_s)
 
     def _outcome(self, counts: Counts, items: tuple[ItemReport, ...]) -> None:
         if not self.turns.set_outcome(counts, items):
@@ -329,11 +239,12 @@ class Run:
 
     def _charge(self, counts: Counts) -> None:
         if self.sender.order.rows_per_s is not None:
-            self._pace.charge(rows_in(counts))
+            self.wishes.pace.charge(rows_in(counts))
 
     def _finish(self, body: FinishJob) -> None:
         self.flush()
         self.transport.call(body)
+        self.ended = True
 
 
 class TrackPort:
@@ -385,12 +296,4 @@ class TrackPort:
         self._run.sender.say(lambda pending: pending.tracks.__setitem__(self._name, point))
 
     def heed(self, save: Callable[[], None]) -> None:
-        self._run.heed_row(save)
-
-
-def read_document(transport: Transport, job: str) -> Document:
-    """The job's committed document. Raises JobNotFound."""
-    answer = transport.call(Get(job)).answer
-    if not isinstance(answer, Found):
-        raise JobNotFound(f"there is no job {job!r}", job=job)
-    return codec.decode_document(answer.document)
+        self._run.wishes.heed_row(save)

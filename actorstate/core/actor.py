@@ -12,11 +12,11 @@ from msgspec.structs import replace
 
 from actorstate.core import codec
 from actorstate.core.evolve import evolve
-from actorstate.core.job import claimed_key, decide
+from actorstate.core.job import decide
 from actorstate.core.ledger import Entry
 from actorstate.core.messages.document import TERMINAL, Document, ItemState, Order, order_of
 from actorstate.core.messages.replies import Applied, Change, ChangeBody, Finding, JobRestored, Keyframe, Receipt
-from actorstate.core.messages.requests import CreateJob, Heartbeat, ReadRequest, Recalling, Report, Request, RetryJob
+from actorstate.core.messages.requests import Heartbeat, ReadRequest, Recalling, Report, Request
 from actorstate.core.rate import Now
 from actorstate.core.receipts import MAX_IN_FLIGHT, Unchanged, known_reply, remembered
 from actorstate.errors import BadMessage, CorruptJob, RequestRefused
@@ -181,8 +181,6 @@ class Actor:
     ) -> Change:
         """Nothing is staged when `claim`, `evolve` or the encoder fails: the assignments come last."""
         before, since = staged.document, staged.at or self.changed_at
-        if isinstance(body, CreateJob | RetryJob | JobRestored) and (key := claimed_key(before, body)):
-            claim(key, self.job)
         elapsed_s = self._absent_s(now) if since is None else max(0.0, now.monotonic - since)
         change = Change(staged.revision + 1, epoch, now.wall, body, elapsed_s)
         if request is not None:
@@ -190,6 +188,8 @@ class Actor:
         if entry is not None:
             change = replace(change, taken=entry.taken, retrying=entry.retrying)
         document = evolve(before, change)
+        if document is not None and document.unique_key and not document.finished and (not before or before.finished):
+            claim(document.unique_key, self.job)  # asked here: whatever makes or reopens a job takes its key
         packed = codec.encode(change)
         if before is None or document is None or (before.status, before.health) != (document.status, document.health):
             staged.relisted = True

@@ -89,15 +89,6 @@ def decide(document: Document | None, body: ChangeBody) -> bool:
     return _DECIDERS[type(body)](document, body)
 
 
-def claimed_key(document: Document | None, body: ChangeBody) -> str | None:
-    """The unique key that `body` would take hold of, if it is accepted."""
-    if isinstance(body, CreateJob):
-        return body.unique_key if document is None else None
-    if isinstance(body, RetryJob | JobRestored) and document is not None and document.finished:
-        return document.unique_key
-    return None
-
-
 def check_worker(document: Document | None, body: Heartbeat | Report | Detach | FinishJob) -> Worker:
     """The worker that speaks; raises JobNotFound, JobFinished or Fenced."""
     if document is None:

@@ -144,7 +144,7 @@ def test_a_limit_is_forgotten_in_a_restart(writers: Writers) -> None:
 
 @pytest.mark.slow
 def test_a_throttled_worker_counts_as_stalled(client: Client, job: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("actorstate.client.run.THROTTLE_SLICE_S", 0.1)
+    monkeypatch.setattr("actorstate.client.wishes.THROTTLE_SLICE_S", 0.1)
     client.create(job, stalled_after_s=1.0)
     client.throttle(job, 0.01)
     with working(client, job, "w"):

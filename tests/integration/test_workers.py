@@ -13,7 +13,7 @@ from actorstate.client.sync import Client, connect
 from actorstate.config import WriterSettings
 from actorstate.core.messages.document import JobState, Worker
 from actorstate.endpoint import process_space, process_started
-from actorstate.errors import AlreadyAttached, Fenced
+from actorstate.errors import AlreadyAttached, Fenced, IllegalTransition
 from actorstate.writer import server
 from actorstate.writer.deaths import Deaths
 from tests.support.core import a_worker
@@ -27,6 +27,7 @@ from tests.support.processes import (
     job,
     served,
     tell,
+    together,
     unchanged,
     until,
 )
@@ -376,3 +377,47 @@ def test_a_retried_run_begins_at_the_first_row_again_or_counts_twice(client: Cli
     state = client.get(job)
     assert (seen[10:], state.progress.processed, state.attempt) == (list(range(10)), 10, 3)
     assert [(each.outcome, each.progress.processed) for each in state.attempts] == [("failed", 4), ("completed", 10)]
+
+
+def test_two_who_retry_at_once_open_two_attempts(client: Client, job: str) -> None:
+    """The older tool's lock for this lay in one process's memory (defect d)."""
+    client.create(job)
+    client.fail(job, "enough")
+    refused: list[IllegalTransition] = []
+
+    def retry(_number: int) -> None:
+        try:
+            client.retry(job)
+        except IllegalTransition as error:
+            refused.append(error)
+
+    together(4, retry)
+    assert (len(refused), client.get(job).attempt) == (3, 2)
+
+
+def test_a_phase_without_rows_has_no_heartbeat(tmp_path: Path) -> None:
+    """In the older tool the phases `detecting` and `deleting` looked stale after a minute (defect j)."""
+    with WriterThread(tmp_path), connect(tmp_path, settings=LIVELY) as client:
+        client.create("job", late_after_s=1.0)
+        client.create("silent", late_after_s=1.0)
+        with client.attach("job") as run, Child(attaches, tmp_path, "silent") as child:
+            child.expect("attached")
+            run.phase("detecting")
+            run.flush()
+            with frozen(child):
+                until(client, "silent", lambda state: state.health == "late")
+                state = client.get("job")
+            assert (state.phase, state.health) == ("detecting", "healthy")
+
+
+def test_failures_are_told_to_a_twin_of_the_job(client: Client, job: str) -> None:
+    """The older tool ran each job under a second id that nobody was told (defect b)."""
+    with client.run(job) as run:
+        run.failed("row 7", "no")
+        run.fail("enough")
+    client.retry(job)
+    with client.run(job) as run:
+        run.progress(succeeded=1)
+    state = client.get(job)
+    assert (state.status, state.progress.failed, state.progress.succeeded, state.error_count) == ("completed", 1, 1, 1)
+    assert [each.id for each in client.jobs() if each.id.startswith(job)] == [job]

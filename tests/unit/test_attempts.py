@@ -5,12 +5,14 @@ from typing import Any
 import pytest
 
 from actorstate.core.attempts import MAX_ATTEMPTS
-from actorstate.core.job import check_worker, claimed_key, decide
+from actorstate.core.job import check_worker, decide
 from actorstate.core.messages.document import Document, Status
 from actorstate.core.messages.payload import pack
 from actorstate.core.messages.requests import (
+    Body,
     Counts,
     CreateJob,
+    DeleteJob,
     Detach,
     ErrorReport,
     FinishJob,
@@ -19,8 +21,8 @@ from actorstate.core.messages.requests import (
     StepReport,
     TrackPoint,
 )
-from actorstate.errors import ActorStateError, Fenced, IllegalTransition, JobFinished
-from tests.support.core import JOB, a_job, attach, begun, changed, control, counted, judged, report
+from actorstate.errors import ActorStateError, Conflict, Fenced, IllegalTransition, JobFinished
+from tests.support.core import EPOCH, JOB, Rehearsal, a_job, attach, begun, changed, control, counted, judged, report
 
 ENDS: tuple[Status, ...] = ("completed", "failed", "cancelled")
 OPEN: tuple[Status, ...] = ("pending", "running", "waiting", "paused")
@@ -150,9 +152,34 @@ def test_something_else_than_a_retry_brings_a_finished_job_back(body: Any) -> No
 
 
 def test_a_key_is_claimed_by_what_does_not_take_it() -> None:
-    with_key = changed(None, CreateJob(JOB, unique_key="orders"))
-    assert claimed_key(None, CreateJob(JOB, unique_key="orders")) == "orders"
-    assert claimed_key(with_key, CreateJob(JOB, unique_key="orders")) is None
-    assert claimed_key(with_key, RetryJob(JOB)) is None
-    assert claimed_key(changed(with_key, FinishJob(JOB, "failed")), RetryJob(JOB)) == "orders"
-    assert claimed_key(worked(), RetryJob(JOB)) is None
+    rehearsal, claimed = Rehearsal(), list[str]()
+
+    def said(*bodies: Body) -> list[str]:
+        claimed.clear()
+        for body in bodies:
+            request = rehearsal.request(body)
+            rehearsal.actor.propose(
+                request, rehearsal.now, EPOCH, claim=lambda key, job: claimed.append(f"{job}: {key}")
+            )
+            rehearsal.commit()
+        return list(claimed)
+
+    mine = [f"{JOB}: orders"]
+    assert said(CreateJob(JOB, unique_key="orders")) == mine
+    assert said(CreateJob(JOB, unique_key="orders"), attach(), counted(1), FinishJob(JOB, "failed")) == []
+    assert said(RetryJob(JOB)) == mine
+    assert said(DeleteJob(JOB)) == []
+    assert said(CreateJob(JOB), FinishJob(JOB, "failed"), RetryJob(JOB)) == []
+
+
+def test_a_refused_claim_leaves_something_staged() -> None:
+    rehearsal = Rehearsal()
+
+    def refuse(_key: str, _job: str) -> None:
+        raise Conflict("taken")
+
+    with pytest.raises(Conflict):
+        rehearsal.actor.propose(
+            rehearsal.request(CreateJob(JOB, unique_key="orders")), rehearsal.now, EPOCH, claim=refuse
+        )
+    assert (rehearsal.actor.staged, rehearsal.actor.document, rehearsal.actor.revision) == (None, None, 0)
