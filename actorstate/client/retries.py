@@ -13,7 +13,7 @@ from functools import partial
 from actorstate.client.pending import Pending
 from actorstate.client.sender import Membership, Sender, Transport
 from actorstate.client.track import Turn, Turns
-from actorstate.client.words import check_damaged, chunked, counts_of
+from actorstate.client.words import Outcome, check_damaged, chunked, counts_of
 from actorstate.core import codec
 from actorstate.core.messages.document import ItemState
 from actorstate.core.messages.replies import ItemsListed
@@ -139,5 +139,5 @@ def _outcome(item: ItemState, turn: Turn) -> ItemReport:
         said = turn.items[-1]
         return ItemReport(item.key, said.outcome, said.category, said.error, retried=True)
     counts = turn.counts
-    outcome = "skipped" if counts.skipped else "duplicate" if counts.duplicates else "succeeded"
-    return ItemReport(item.key, outcome, retried=True)  # type: ignore[arg-type]  # one of its words
+    outcome: Outcome = "skipped" if counts.skipped else "duplicate" if counts.duplicates else "succeeded"
+    return ItemReport(item.key, outcome, retried=True)

@@ -58,8 +58,17 @@ def in_chunks(
     if outcome not in get_args(Outcome):
         raise BadRequest(f"an outcome is {', '.join(get_args(Outcome))}, not {outcome!r}")
     word = cast("Outcome", outcome)
-    texts = cast("Mapping[object, object]", rows) if isinstance(rows, Mapping) else {}
-    return chunked(outcome_of(key, word, category, redacted_text(texts.get(key, ""), redact)) for key in rows)
+    texts: Mapping[object, object] = cast("Mapping[object, object]", rows) if isinstance(rows, Mapping) else {}
+    return chunked(
+        outcome_of(_checked_key(key), word, category, redacted_text(texts.get(key, ""), redact)) for key in rows
+    )
+
+
+def _checked_key(key: object) -> object:
+    """The key as it is; pairs are most likely keys with their texts, and would be stored as odd keys."""
+    if isinstance(key, tuple | list | dict):
+        raise BadRequest(f"{key!r:.80} is no key", hint="give keys, or a mapping of keys to error texts: dict(pairs)")
+    return key
 
 
 def chunked(items: Iterable[ItemReport]) -> Iterator[tuple[ItemReport, ...]]:

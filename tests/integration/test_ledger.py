@@ -111,6 +111,7 @@ def test_a_long_error_is_stored_whole_or_not_at_all(client: Client, job: str, si
 
 BAD = {
     "outcome": lambda run: run.items("lost", ["a"]),
+    "pairs": lambda run: run.items("failed", [("a", "timeout")]),
     "category": lambda run: run.items("failed", ["a"], category=""),
     "long category": lambda run: run.failed("a", "x", category="c" * 129),
     "every": lambda run: next(run.retries(every=0)),
