@@ -9,10 +9,11 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
+from typing import cast
 
 from actorstate.cli import exits
 from actorstate.cli.asjson import job_json, line
-from actorstate.cli.command import Command, add_job, add_timeout, agrees, opened
+from actorstate.cli.command import Command, add_job, add_timeout, agrees, opened, positive
 from actorstate.cli.moments import MEANING, moment
 from actorstate.cli.views import ago, clean, watch_line
 from actorstate.cli.views import moment as time_of
@@ -33,7 +34,7 @@ _WIDTHS = (8, 20, 9, 12, 8, 16, 0)
 
 def _add_log(parser: argparse.ArgumentParser) -> None:
     add_job(parser)
-    parser.add_argument("-n", type=_count, default=SHOWN, metavar="N", help=f"the last N changes (default {SHOWN})")
+    parser.add_argument("-n", type=positive, default=SHOWN, metavar="N", help=f"the last N changes (default {SHOWN})")
     parser.add_argument("-f", "--follow", action="store_true", help="go on with what happens, until the job ends")
     add_timeout(parser)
 
@@ -65,7 +66,7 @@ def log_line(entry: HistoryEntry) -> str:
 def _add_history(parser: argparse.ArgumentParser) -> None:
     add_job(parser)
     parser.add_argument("--after", type=_revision, metavar="R", help="those after revision R (default: the newest)")
-    parser.add_argument("--limit", type=_count, default=SHOWN, metavar="N", help=f"at most N (default {SHOWN})")
+    parser.add_argument("--limit", type=positive, default=SHOWN, metavar="N", help=f"at most N (default {SHOWN})")
     add_timeout(parser)
 
 
@@ -125,11 +126,16 @@ def _diff(options: argparse.Namespace) -> int:
 def difference_lines(found: Iterable[Difference]) -> Iterator[str]:
     """`progress.succeeded: 10 -> 25`; of a tail what left it and what came to it."""
     for one in found:
-        if isinstance(one.old, list) and isinstance(one.new, list):
-            yield from (f"{clean(one.path)}: - {value_text(value)}" for value in one.old)
-            yield from (f"{clean(one.path)}: + {value_text(value)}" for value in one.new)
-        else:
+        gone, come = _tail(one.old), _tail(one.new)
+        if gone is None or come is None:
             yield f"{clean(one.path)}: {value_text(one.old)} -> {value_text(one.new)}"
+            continue
+        yield from (f"{clean(one.path)}: - {value_text(value)}" for value in gone)
+        yield from (f"{clean(one.path)}: + {value_text(value)}" for value in come)
+
+
+def _tail(value: object) -> list[object] | None:
+    return cast("list[object]", value) if isinstance(value, list) else None
 
 
 def value_text(value: object) -> str:
@@ -183,13 +189,6 @@ def restore_lines(now: JobState, then: JobState) -> Iterator[str]:
 
 def _coming_back(now: JobState, then: JobState) -> list[Difference]:
     return [one for one in differences(now, then) if one.path.split(".")[0] in RESTORED]
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise ValueError(text)
-    return value
 
 
 def _revision(text: str) -> int:

@@ -21,7 +21,8 @@ def moment(text: str) -> int | datetime:
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is no moment: give {MEANING}") from None
     if at.utcoffset() is None:
-        raise argparse.ArgumentTypeError(f"{text!r} has no time zone: write {text}Z for UTC, or {text}+02:00")
+        whole = text if len(text) > len("2026-11-23") else f"{text}T00:00"
+        raise argparse.ArgumentTypeError(f"{text!r} has no time zone: write {whole}Z for UTC, or {whole}+02:00")
     return at
 
 

@@ -28,7 +28,7 @@ MAX_SUMMARY = 300
 """Characters; a longer summary ends with an ellipsis, the change itself is stored whole."""
 MAX_DEPTH = 12
 """How deep a difference is looked for; below it two values differ as a whole."""
-UNCOMPARED = frozenset({"revision", "updated_at", "samples", "last_beat_s"})
+UNCOMPARED = frozenset({"revision", "updated_at", "samples", "last_beat_s", "boot", "started"})
 """They differ always, or say nothing to people."""
 
 
@@ -112,6 +112,18 @@ def _throttled(body: ThrottleJob) -> str:
     return "no limit any more" if body.rows_per_s is None else f"at most {body.rows_per_s:g} rows/s"
 
 
+def _detached(_body: Detach) -> str:
+    return "detached"
+
+
+def _taken_back(body: RetryItems) -> str:
+    return f"{len(body.keys):,} failed items to be done once more"
+
+
+def _approved(body: ApproveJob) -> str:
+    return "approved" + (f": {body.question}" if body.question else "")
+
+
 def _restored(body: JobRestored) -> str:
     return f"restored as it was at revision {body.state.revision}, {body.state.progress.processed:,} processed"
 
@@ -119,14 +131,14 @@ def _restored(body: JobRestored) -> str:
 _SUMMARIES: dict[type, Callable[..., str]] = {
     CreateJob: _created,
     Attach: _attached,
-    Detach: lambda _body: "detached",
+    Detach: _detached,
     Report: _reported,
     FinishJob: _finished,
     ControlJob: _controlled,
     WorkerJudged: _judged,
     RetryJob: _retried,
-    RetryItems: lambda body: f"{len(body.keys):,} failed items to be done once more",
-    ApproveJob: lambda body: f"approved{': ' + body.question if body.question else ''}",
+    RetryItems: _taken_back,
+    ApproveJob: _approved,
     ThrottleJob: _throttled,
     JobRestored: _restored,
 }
@@ -158,11 +170,14 @@ def _between(path: str, old: object, new: object, depth: int) -> Iterator[Differ
         for key in dict.fromkeys([*before, *after]):
             inner = f"{path}.{key}" if path else key
             yield from _between(inner, before.get(key), after.get(key), depth + 1)
-    elif isinstance(old, tuple) and isinstance(new, tuple):
-        left, right = cast("tuple[object, ...]", old), cast("tuple[object, ...]", new)
+    elif (left := _sequence(old)) is not None and (right := _sequence(new)) is not None:
         yield Difference(path, [one for one in left if one not in right], [one for one in right if one not in left])
     else:
         yield Difference(path, old, new)
+
+
+def _sequence(value: object) -> tuple[object, ...] | None:
+    return cast("tuple[object, ...]", value) if isinstance(value, tuple) else None
 
 
 def _mapping(value: object) -> dict[str, object] | None:

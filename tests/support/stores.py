@@ -2,10 +2,11 @@
 
 import contextlib
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 
 from actorstate.core.actor import Actor, Staged
-from actorstate.store.contract import IndexRow, JobCommit, JobQuery, MemoryStore, Store, StoredChange
+from actorstate.store.contract import UNDATED, IndexRow, JobCommit, JobQuery, MemoryStore, Store, StoredChange
 from actorstate.store.jsonfiles import JsonStore
 from actorstate.store.sqlite import SqliteStore
 from tests.support.core import Rehearsal
@@ -70,13 +71,13 @@ def holdings(store: Store, *jobs: str) -> dict[str, object]:
     }
 
 
-def part_of(actor: Actor, staged: Staged) -> JobCommit:
+def part_of(actor: Actor, staged: Staged, at: datetime = UNDATED) -> JobCommit:
     """What the writer would commit of `staged`; the index row is always written anew."""
     document, first = staged.document, staged.revision - len(staged.changes) + 1
     return JobCommit(
         actor.job,
         staged.revision,
-        tuple(StoredChange(first + place, body) for place, body in enumerate(staged.changes)),
+        tuple(StoredChange(first + place, body, at) for place, body in enumerate(staged.changes)),
         staged.keyframe,
         IndexRow(document.kind, document.status, document.health or "") if document else None,
         document is None,
@@ -87,7 +88,7 @@ def stored(store: Store, rehearsal: Rehearsal, epoch: int = 1) -> None:
     """Commits what the rehearsal's actor has staged to a real store."""
     staged = rehearsal.actor.seal(rehearsal.now)
     if staged is not None:
-        store.commit(epoch, [part_of(rehearsal.actor, staged)])
+        store.commit(epoch, [part_of(rehearsal.actor, staged, rehearsal.now.wall)])
     rehearsal.commit()
 
 
