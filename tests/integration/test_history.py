@@ -1,5 +1,6 @@
 """A job's past over real sockets: what it was, who did what, what differs, and the way back."""
 
+import contextlib
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -482,6 +483,18 @@ def test_a_damaged_time_leads_to_another_revision(tmp_path: Path, shift: int) ->
                 continue
         with pytest.raises(CorruptJob):
             client.get("j", at=states[29].updated_at)
+
+
+@pytest.mark.parametrize("shift", [-(10**12), 10**12])
+def test_a_damaged_time_of_a_keyframe_hides_a_revision(tmp_path: Path, shift: int) -> None:
+    directory = tmp_path / "jobs"
+    with WriterThread(directory, IN_LOOP), connect(directory) as client:
+        states = busy_job(client, reports=60)
+    damaged(directory, f"UPDATE keyframes SET earliest = earliest + {shift}")
+    with WriterThread(directory, IN_LOOP), connect(directory) as client:
+        for state in states:
+            with contextlib.suppress(CorruptJob):
+                assert client.get("j", at=state.updated_at) == past(state)
 
 
 def test_a_deleted_jobs_past_is_shown_as_its_successors(client: Client) -> None:
