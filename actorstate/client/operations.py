@@ -13,7 +13,7 @@ and in each of the two clients one line: `rename = carried(operations.rename)`.
 """
 
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Awaitable, Callable, Generator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Generic, NamedTuple, TypeVar, Unpack
@@ -85,6 +85,22 @@ def driven(operation: Operation[Result], call: Callable[[Send], Reply]) -> Resul
         while True:
             try:
                 reply = call(wanted)
+            except ActorStateError as error:
+                wanted = operation.throw(error)
+            else:
+                wanted = operation.send(reply)
+    except StopIteration as done:
+        result: Result = done.value
+        return result
+
+
+async def awaited(operation: Operation[Result], call: Callable[[Send], Awaitable[Reply]]) -> Result:
+    """Carries an operation out, awaiting each reply; raises what it raises."""
+    try:
+        wanted = next(operation)
+        while True:
+            try:
+                reply = await call(wanted)
             except ActorStateError as error:
                 wanted = operation.throw(error)
             else:

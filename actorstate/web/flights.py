@@ -5,11 +5,12 @@ was shown elsewhere. He waits with all others for the next one, which begins whe
 held read (`wait_s`) is joined under way: its answer is newer than what all who ask it have.
 """
 
+import asyncio
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
-from actorstate.client.operations import Operation, Result, Send, driven
+from actorstate.client.operations import Operation, Result, Send, awaited, driven
 from actorstate.core.messages.replies import Reply
 from actorstate.core.messages.requests import Ask, Body, Get, ListItems, ListJobs
 from actorstate.errors import ActorStateError, WriterUnavailable
@@ -18,6 +19,8 @@ SILENCE_S = 1.0
 """After a read without an answer further ones of its kind fail at once for so long; then one asks again for all."""
 PATIENCE_S = 60.0
 """Longer than any flight; the thread that carries it out always ends it."""
+
+READS = (Get, ListJobs, ListItems, Ask)
 
 
 class Flight:
@@ -43,7 +46,7 @@ class Flights:
         self._lock = threading.Lock()
         self._under_way: dict[Body, Flight] = {}
         self._next: dict[Body, Flight] = {}
-        self._silences: dict[type[Body], tuple[float, WriterUnavailable]] = {}
+        self._silences = Silences()
 
     def result_of(self, operation: Operation[Result]) -> Result:
         """Carries an operation out; raises what it raises."""
@@ -52,7 +55,7 @@ class Flights:
     def reply(self, wanted: Send) -> Reply:
         """The answer to one request; to a read perhaps one that is asked for others too."""
         body = wanted.body
-        if not isinstance(body, Get | ListJobs | ListItems | Ask):
+        if not isinstance(body, READS):
             return self._call(body, wanted.timeout_s)
         with self._lock:
             before = self._under_way.get(body)
@@ -81,12 +84,67 @@ class Flights:
         return flight.result()
 
     def _asked(self, wanted: Send) -> Reply:
-        kind = type(wanted.body)
-        until, silence = self._silences.get(kind, (0.0, None))
-        if silence is not None and time.monotonic() < until:
-            raise silence
+        self._silences.check(wanted.body)
         try:
             return self._call(wanted.body, wanted.timeout_s)
         except WriterUnavailable as error:
-            self._silences[kind] = time.monotonic() + SILENCE_S, error
+            self._silences.begin(wanted.body, error)
             raise
+
+
+class AsyncFlights:
+    """The same for the tasks of one event loop. A task that is cancelled takes nobody's answer with it."""
+
+    def __init__(self, call: Callable[[Body, float | None], Awaitable[Reply]]) -> None:
+        self._call = call
+        self._under_way: dict[Body, asyncio.Task[Reply]] = {}
+        self._next: dict[Body, asyncio.Task[Reply]] = {}
+        self._silences = Silences()
+
+    async def result_of(self, operation: Operation[Result]) -> Result:
+        """Carries an operation out; raises what it raises."""
+        return await awaited(operation, self.reply)
+
+    async def reply(self, wanted: Send) -> Reply:
+        """The answer to one request; to a read perhaps one that is asked for others too."""
+        body = wanted.body
+        if not isinstance(body, READS):
+            return await self._call(body, wanted.timeout_s)
+        before = self._under_way.get(body)
+        flight = self._next.get(body) or (before if getattr(body, "wait_s", 0.0) else None)
+        if flight is None:
+            flight = self._next[body] = asyncio.ensure_future(self._flown(before, wanted))
+            flight.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return await asyncio.shield(flight)
+
+    async def _flown(self, before: "asyncio.Task[Reply] | None", wanted: Send) -> Reply:
+        body = wanted.body
+        if before is not None:
+            await asyncio.wait({before})
+        flight = self._under_way[body] = self._next.pop(body)
+        try:
+            self._silences.check(body)
+            return await self._call(body, wanted.timeout_s)
+        except WriterUnavailable as error:
+            self._silences.begin(body, error)
+            raise
+        finally:
+            if self._under_way.get(body) is flight:
+                del self._under_way[body]
+
+
+class Silences:
+    """Kinds of reads to which nobody answered just now."""
+
+    def __init__(self) -> None:
+        self._until: dict[type[Body], tuple[float, WriterUnavailable]] = {}
+
+    def begin(self, body: Body, error: WriterUnavailable) -> None:
+        """Nobody answered this one."""
+        self._until[type(body)] = time.monotonic() + SILENCE_S, error
+
+    def check(self, body: Body) -> None:
+        """Raises what the last one of this kind ended with, while that is new."""
+        until, error = self._until.get(type(body), (0.0, None))
+        if error is not None and time.monotonic() < until:
+            raise error

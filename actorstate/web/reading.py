@@ -14,7 +14,7 @@ from actorstate.web.legacy import MAX_FAILED_ITEMS, legacy_job
 from actorstate.web.newest import Newest, Shown, revision_of
 from actorstate.web.parameters import number, one_of, page_size, text
 from actorstate.web.problem import problem, problem_of
-from actorstate.web.settings import WebSettings
+from actorstate.web.settings import Held, WebSettings
 from actorstate.web.values import (
     FORGET,
     Request,
@@ -39,8 +39,8 @@ SUMMARY = (
 class Reading:
     """The handlers. `ending` is set when the server shuts down: streams then end."""
 
-    def __init__(self, settings: WebSettings) -> None:
-        self._settings = settings
+    def __init__(self, settings: WebSettings, held: Held) -> None:
+        self._settings, self._held = settings, held
         self._newest = Newest(settings.timeout_s, settings.max_known_bytes)
         self._waiting: set[object] = set()
         self._streams: set[object] = set()
@@ -50,7 +50,7 @@ class Reading:
         """What this reader may do here."""
         control = self._settings.control
         by = control(request) if control is not None else None
-        told = {"version": VERSION, "controls": by is not None, "by": by, "events": self._settings.max_streams > 0}
+        told = {"version": VERSION, "controls": by is not None, "by": by, "events": self._held.streams > 0}
         return json_response(json_bytes(told), FORGET)
 
     def health(self, _request: Request) -> Response:
@@ -101,7 +101,7 @@ class Reading:
 
     def events(self, request: Request, job: str) -> Operation[Response]:
         """Each newer state as a server-sent event, its id the state's ETag; 204 when there is no more to come."""
-        if len(self._streams) >= self._settings.max_streams or self.ending:
+        if len(self._streams) >= self._held.streams or self.ending:
             return problem(503, "busy", "no further event stream here; ask again by ETag instead")
         newest = yield from self._newest.of(job)
         seen = request.headers.get("last-event-id", "")
@@ -119,7 +119,7 @@ class Reading:
         return unless_known(request, tag_of(told), json_response(told))
 
     def _next(self, job: str, seen: int, wait_s: float) -> Operation[Shown | None]:
-        if len(self._waiting) >= self._settings.max_waiting:
+        if len(self._waiting) >= self._held.waiting:
             return None
         turn = object()
         self._waiting.add(turn)

@@ -1,6 +1,6 @@
 """All that the web serves, as one table: values in, values out, no sockets.
 
-    router = Router(WebSettings())
+    router = Router(WebSettings(), THREADS)
     response = client.transport.result_of(router.respond(Request("GET", "/api/jobs")))
 
 `respond` is an operation (`client/operations.py`): it yields what it wants of the writer and returns the
@@ -20,7 +20,7 @@ from actorstate.web.openapi import described
 from actorstate.web.page import Page
 from actorstate.web.problem import problem, problem_of
 from actorstate.web.reading import Reading
-from actorstate.web.settings import WebSettings
+from actorstate.web.settings import Held, WebSettings, held
 from actorstate.web.values import FORGET, SECURITY, Request, Response, json_bytes, json_response, tag_of, unless_known
 
 Handler = Callable[..., Response | Operation[Response]]
@@ -44,9 +44,9 @@ class Route:
 class Router:
     """Finds the handler, and makes of whatever comes of it one response."""
 
-    def __init__(self, settings: WebSettings) -> None:
+    def __init__(self, settings: WebSettings, usual: Held) -> None:
         self.settings = settings
-        self._reading = Reading(settings)
+        self._reading = Reading(settings, held(settings, usual))
         self._routes = _table(self._reading, Control(settings), Page())
 
     def end_streams(self) -> None:

@@ -18,10 +18,10 @@ class WebSettings:
     """Whether a job's last known state is shown, marked as such, while the writer is away; else 503."""
     max_wait_s: float = 25.0
     """A longer `?wait=` is answered after this long, as if nothing had changed."""
-    max_waiting: int = 4
-    """Requests of one process held by `?wait=`; further ones are answered at once. A thread each, but for asyncio."""
-    max_streams: int = 0
-    """Event streams of one process; one more is refused with 503. A thread each, but for asyncio and gevent."""
+    max_waiting: int | None = None
+    """Requests of one process held by `?wait=`; further ones are answered at once. Under WSGI each takes a thread."""
+    max_streams: int | None = None
+    """Event streams of one process; one more is refused with 503. Under WSGI each takes a thread, but for gevent."""
     stream_s: float = 25.0
     """A stream ends after this long and its reader comes back, so that no shutdown waits for one longer."""
     stream_every_s: float = 0.25
@@ -30,3 +30,23 @@ class WebSettings:
     """States kept as JSON in one process; above it all are dropped and asked for anew."""
     max_body_bytes: int = 16 * 1024
     """A larger request body is refused with 413."""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """How many requests and event streams of one process may be held."""
+
+    waiting: int
+    streams: int
+
+
+THREADS = Held(waiting=4, streams=0)
+TASKS = Held(waiting=1_000, streams=1_000)
+
+
+def held(settings: WebSettings, usual: Held) -> Held:
+    """What the host has set, and what is usual under this kind of server where it has not."""
+    return Held(
+        usual.waiting if settings.max_waiting is None else settings.max_waiting,
+        usual.streams if settings.max_streams is None else settings.max_streams,
+    )

@@ -20,7 +20,7 @@ from actorstate.client.sync import Client, connect
 from actorstate.web.flights import Flights
 from actorstate.web.problem import problem
 from actorstate.web.router import Router
-from actorstate.web.settings import WebSettings
+from actorstate.web.settings import THREADS, WebSettings
 from actorstate.web.values import Request, Response
 
 Environ = dict[str, object]
@@ -39,7 +39,7 @@ class Application:
 
     def __init__(self, client: Client, settings: WebSettings | None = None) -> None:
         self._client = client
-        self._router = Router(settings or WebSettings())
+        self._router = Router(settings or WebSettings(), THREADS)
         self._flights: dict[int, Flights] = {}
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from actorstate.client.aio.channel import Channel
 from actorstate.client.calls import Call, NoAnswer, again_later, settled
-from actorstate.client.operations import Operation, Result
+from actorstate.client.operations import Operation, Result, awaited
 from actorstate.client.sync.pool import Transport
 from actorstate.core.messages.replies import Reply
 from actorstate.core.messages.requests import Body
@@ -34,18 +34,7 @@ class AsyncTransport:
 
     async def result_of(self, operation: Operation[Result]) -> Result:
         """Carries an operation out; raises what it raises."""
-        try:
-            wanted = next(operation)
-            while True:
-                try:
-                    reply = await self.call(wanted.body, wanted.timeout_s)
-                except ActorStateError as error:
-                    wanted = operation.throw(error)
-                else:
-                    wanted = operation.send(reply)
-        except StopIteration as done:
-            result: Result = done.value
-            return result
+        return await awaited(operation, lambda wanted: self.call(wanted.body, wanted.timeout_s))
 
     async def call(self, body: Body, timeout_s: float | None = None) -> Reply:
         """One request to its answer by the deadline. Raises what the writer refused with, and OutcomeUnknown.
