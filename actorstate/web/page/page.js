@@ -199,7 +199,7 @@ function draw() {
   document.title = `${done}${place.job}`;
   if (job) show(main, ...jobView(job, about, now));
   else show(main, el("p", { class: "path" }, el("a", { href: "./", "data-go": "" }, "← All jobs")),
-    el("h1", { tabindex: -1 }, place.job), el("p", { class: "empty" }, missing ? "There is no such job (any more)." : "Loading…"));
+    el("div", { class: "heading" }, el("h1", { tabindex: -1 }, place.job)), el("p", { class: "empty" }, missing ? "There is no such job (any more)." : "Loading…"));
 }
 
 // --- doing ------------------------------------------------------------------------------------------------------

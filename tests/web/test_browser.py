@@ -1,0 +1,284 @@
+"""The page in a real Chromium: whatever people do to it, it shows the truth and never turns back."""
+
+import os
+import re
+import shutil
+from collections import Counter
+
+import pytest
+
+from actorstate.client.sync import connect
+from actorstate.config import ClientSettings
+from tests.support.gunicorn import gunicorn
+from tests.support.reporting import reporting
+
+sync_api = pytest.importorskip("playwright.sync_api")
+expect = sync_api.expect
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None and "CI" not in os.environ, reason="no Chromium here: apt install chromium"),
+    # Playwright leaves its event loop to the interpreter when a test has failed: not what is tested here.
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+]
+HARMLESS = ("Failed to load resource",)
+"""Said by Chromium of each 404 and 503, which the page itself tells in better words."""
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    with sync_api.sync_playwright() as playwright:
+        options = ["--no-sandbox", "--disable-background-networking", "--disable-gpu"]
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=options)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def client(directory, writer):
+    with connect(directory, autostart=False, settings=ClientSettings(timeout_s=30.0)) as client:
+        client.create("import-42", total=100_000, kind="orders")
+        yield client
+
+
+@pytest.fixture(params=["polling", pytest.param("events", marks=pytest.mark.nightly)])
+def site(request, directory, client, tmp_path):
+    """The address of the page, under real gunicorn: threads that are polled, and asyncio with event streams."""
+    app, kind = (
+        ("controlled", ("-k", "gthread", "--threads", "16")) if request.param == "polling" else ("live", ("-k", "asgi"))
+    )
+    accesses = tmp_path / "accesses.log"
+    options = ("--access-logfile", str(accesses), "--access-logformat", "%(s)s %(U)s")
+    with gunicorn(directory, tmp_path / "web.log", *kind, *options, app=f"tests.support.webapp:{app}") as server:
+        server.accesses = accesses
+        server.url = f"http://127.0.0.1:{server.port}/"
+        yield server
+
+
+@pytest.fixture
+def tab(chromium, site):
+    """Opens tabs; at the end none of them may have had anything to complain about."""
+    complaints, contexts = [], []
+
+    def note(message):
+        if message.type == "error" and not message.text.startswith(HARMLESS):
+            complaints.append(message.text)
+
+    def open_tab(context=None, **options):
+        if context is None:
+            context = chromium.new_context(**options)
+            contexts.append(context)
+        page = context.new_page()
+        page.on("console", note)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        return page
+
+    yield open_tab
+    for context in contexts:
+        context.close()
+    assert not complaints
+
+
+def processed(page):
+    """Rows that the page says are done, in the job's own view."""
+    page.wait_for_selector(".big")
+    return int(re.sub(r"\D", "", page.inner_text(".big span").split(" of ")[0]))
+
+
+def status(page, word):
+    """Waits until the page says so."""
+    expect(page.locator(".heading .badge").first).to_have_text(word, timeout=30_000)
+
+
+def test_the_older_notes_manual_procedure(site, client, tab):
+    """Reload, close and open again, go away and come back, a second tab, another browser, a restarted writer."""
+    with reporting(site_directory(client), "import-42", 2):
+        page = tab()
+        page.goto(site.url)
+        page.click("text=import-42")
+        seen = processed(page)
+        for again in (page.reload, lambda: page.goto("about:blank"), page.go_back, page.go_back, page.go_forward):
+            again()
+            if page.url != "about:blank" and "job=" in page.url:
+                now = processed(page)
+                assert now >= seen
+                seen = now
+        second = tab(page.context)
+        second.goto(page.url)
+        other_browser = tab()
+        other_browser.goto(page.url)
+        for one in (second, other_browser):
+            assert processed(one) >= seen
+        page.close()
+        again = tab(second.context)
+        again.goto(second.url)
+        assert processed(again) >= seen
+        expect(again.locator("#line")).to_have_text("Live")
+
+
+def site_directory(client):
+    return client.transport.location.directory
+
+
+def test_a_reload_without_news_costs_no_body(site, client, tab):
+    page = tab()
+    page.goto(site.url + "?job=import-42")
+    processed(page)
+    before = site.accesses.read_text().splitlines()
+    page.reload()
+    processed(page)
+    expect(page.locator("#line")).to_have_text("Live")
+    after = Counter(
+        line.split()[0]
+        for line in site.accesses.read_text().splitlines()[len(before) :]
+        if "/about" not in line and "/events" not in line
+    )
+    assert after["304"] >= 7, after
+    assert after["200"] == 0, after
+
+
+def test_a_killed_writer_is_told_and_its_return_too(site, client, tab, writer, start_writer):
+    page = tab()
+    page.goto(site.url + "?job=import-42")
+    processed(page)
+    writer.kill()
+    expect(page.locator("#line")).to_contain_text("last known state", timeout=30_000)
+    assert processed(page) == 0, "the state was taken away with the writer"
+    start_writer()
+    client.pause("import-42")
+    status(page, "paused")
+    expect(page.locator("#line")).to_have_text("Live", timeout=30_000)
+
+
+def test_the_buttons_do_what_they_say_and_ask_before_the_worst(site, client, tab):
+    page = tab()
+    page.goto(site.url + "?job=import-42")
+    page.get_by_role("button", name="Pause").click()
+    status(page, "paused")
+    assert client.get("import-42").control.by == "anna"
+    page.get_by_role("button", name="Resume").click()
+    status(page, "pending")
+    page.get_by_role("button", name="Cancel").click()
+    page.get_by_role("button", name="Go back").click()
+    assert client.get("import-42").status == "pending"
+    page.get_by_role("button", name="Cancel").click()
+    page.keyboard.press("Escape")
+    assert client.get("import-42").status == "pending"
+    page.get_by_role("button", name="Cancel").click()
+    page.locator("#sure-yes").click()
+    status(page, "cancelled")
+    page.get_by_role("button", name="Retry").click()
+    page.locator("#sure-yes").click()
+    status(page, "pending")
+    assert page.get_by_role("heading", name="Attempts").is_visible()
+
+
+def test_a_refusal_is_told_in_words(site, client, tab):
+    page = tab()
+    page.goto(site.url + "?job=import-42")
+    button = page.get_by_role("button", name="Pause")
+    button.wait_for()
+    page.route(
+        "**/pause",
+        lambda route: route.continue_(
+            headers={name: value for name, value in route.request.headers.items() if name != "x-actorstate"}
+        ),
+    )
+    button.click()
+    expect(page.get_by_role("alert")).to_contain_text("from this server's own page only")
+    assert client.get("import-42").status == "pending"
+
+
+def test_a_question_is_answered_with_the_text_that_was_read(site, client, tab):
+    client.create("ask-1", needs_approval="delete 12 duplicate groups?")
+    page = tab()
+    page.goto(site.url)
+    page.click("text=ask-1")
+    expect(page.locator(".question")).to_contain_text("delete 12 duplicate groups?")
+    page.get_by_role("button", name="Approve").click()
+    status(page, "pending")
+    assert client.get("ask-1").approval.approved_by == "anna"
+
+
+def test_what_users_wrote_is_shown_as_text(site, client, tab):
+    evil = "<img src=x onerror=alert(1)><script>alert(2)</script>"
+    client.create("evil-1", kind=evil[:120], labels={evil[:100]: evil})
+    with client.attach("evil-1", worker=evil[:100]) as job:
+        job.phase(evil)
+        job.step(evil[:100], "running")
+        job.failed(evil, ValueError(evil), category=evil[:100])
+    client.fail("evil-1", evil)
+    page = tab()
+    page.on("dialog", lambda dialog: pytest.fail(dialog.message))
+    page.goto(site.url)
+    page.wait_for_selector("text=evil-1")
+    page.goto(site.url + "?job=evil-1")
+    status(page, "failed")
+    assert evil in page.inner_text(".reason")
+    assert page.locator("main img, main script").count() == 0
+
+
+def test_keyboard_and_screen_reader_find_their_way(site, client, tab):
+    page = tab()
+    page.goto(site.url)
+    page.wait_for_selector("text=import-42")
+    page.get_by_role("link", name="import-42").focus()
+    page.keyboard.press("Enter")
+    status(page, "pending")
+    assert page.evaluate("document.activeElement.tagName") == "H1", "the reader is not told where he is"
+    bar = page.get_by_role("progressbar", name="Progress of import-42")
+    assert bar.get_attribute("aria-valuetext") == "0.0 %, 0 rows processed"
+    assert page.title() == "0 % import-42"
+    button = page.get_by_role("button", name="Pause")
+    button.focus()
+    with reporting(site_directory(client), "import-42", 1):
+        status(page, "running")
+        expect(page.locator(".big span").first).not_to_contain_text(re.compile("^0 of"))
+        assert page.evaluate("document.activeElement.dataset.act") == "pause", "news took the focus away"
+
+
+@pytest.mark.parametrize("width", [320, 390])
+def test_nothing_runs_off_a_phone(site, client, tab, width):
+    long = "import-" + "x" * 121
+    client.create(long, kind="k" * 128)
+    with client.attach(long, worker="w" * 128) as job:
+        job.phase("p" * 200)
+        job.step("s" * 128, "running")
+        job.failed("r" * 256, ValueError("m" * 400), category="c" * 64)
+        page = tab(viewport={"width": width, "height": 800})
+        for path in ("", f"?job={long}"):
+            page.goto(site.url + path)
+            page.wait_for_selector(f"text={long}")
+            page.wait_for_selector(".bar")
+            assert page.evaluate("document.documentElement.scrollWidth") <= width, path or "the list"
+
+
+def test_a_job_that_is_not_there_is_told_and_appears_when_it_is(site, client, tab):
+    page = tab()
+    page.goto(site.url + "?job=later-1")
+    expect(page.locator("main")).to_contain_text("There is no such job")
+    client.create("later-1")
+    page.reload()
+    status(page, "pending")
+
+
+@pytest.mark.nightly
+def test_eight_tabs_twenty_reloads_four_workers_and_a_killed_writer(site, client, tab, writer, start_writer):
+    first = tab()
+    tabs = [first, *(tab(first.context) for _ in range(7))]
+    for page in tabs:
+        page.goto(site.url + "?job=import-42")
+    seen = [0] * len(tabs)
+    with reporting(site_directory(client), "import-42", 4):
+        for turn in range(20):
+            if turn == 10:
+                writer.kill()
+                start_writer()
+            for number, page in enumerate(tabs):
+                page.reload(wait_until="commit")
+                now = processed(page)
+                assert now >= seen[number], f"tab {number} turned back from {seen[number]} to {now}"
+                seen[number] = now
+    state = client.get("import-42")
+    for page in tabs:
+        expect(page.locator(".big span").first).to_contain_text(f"{state.progress.processed:,} of", timeout=30_000)
