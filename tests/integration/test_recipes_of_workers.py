@@ -43,6 +43,6 @@ def test_a_recipe_for_many_workers_does_not_work(writers: Writers, capsys: pytes
         asking.result()
         typed(block("sh", "actorstate throttle"), writer.directory)
         client.fail("orders-7", "enough")
-        exec(block("python", "client.retry("), names)
+        exec(block("python", "for attempt in client.get("), names)
         assert client.get("orders-7").status == "pending"
     assert capsys.readouterr().out.splitlines() == ["approved by ann", "1 failed 5 enough"]
