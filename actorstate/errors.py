@@ -317,14 +317,14 @@ class CorruptJob(StoreError):
     """Stored bytes do not match their digest; the damaged rows are kept as they are."""
 
     code = "corrupt_job"
-    default_hint = "keep a copy of the directory, then see what is damaged: actorstate doctor DIR"
+    default_hint = "keep a copy of the directory, then see what is damaged: actorstate verify DIR"
 
 
 class ForeignEdit(CorruptJob):
     """The job's file is whole, but somebody else wrote it; it is left alone until it is adopted."""
 
     code = "foreign_edit"
-    default_hint = "look at the file; to take it as it is, end the writer, then: actorstate repair LOCATION --adopt"
+    default_hint = "look at the file; to take it as it is, end the writer, then: actorstate repair DIR --adopt"
 
 
 class OtherStore(StoreError):

@@ -11,10 +11,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from actorstate.cli.examine import Finding, note, ok, size, wrong
+from actorstate.cli.verify import verified
 from actorstate.core import codec
 from actorstate.endpoint import lock_holder, private_folder
 from actorstate.errors import CorruptJob, StoreError
+from actorstate.store.choice import kind_of
 from actorstate.store.contract import JobQuery, Store
+from actorstate.store.location import Location
 from actorstate.store.sqlite import SqliteStore
 
 FILES = ("jobs.sqlite", "jobs.sqlite-wal", ".actorstate/head")
@@ -31,6 +34,9 @@ def examine_database(directory: Path) -> Iterator[Finding]:
     path = directory / "jobs.sqlite"
     if lock_holder(directory) is not None:
         return
+    if kind_of(directory) == "json":
+        yield from _examined_files(Location("json", directory))
+        return
     if not path.exists():
         yield note("database", f"there is none yet: {path}")
         return
@@ -44,6 +50,17 @@ def examine_database(directory: Path) -> Iterator[Finding]:
             yield note("database", "not examined: a writer has started meanwhile")
             return
         yield from _examined(Path(folder), directory)
+
+
+def _examined_files(location: Location) -> Iterator[Finding]:
+    verdict = verified(location, quiet=True)
+    damaged = [f"{found.job}: {found.faults[0]}" for found in verdict.damaged]
+    if verdict.ok:
+        yield ok("files", f"{verdict.jobs:,} jobs read, every digest matches")
+        return
+    named = "; ".join(damaged[:DAMAGED_NAMED]) + ("; ..." if len(damaged) > DAMAGED_NAMED else "")
+    step = f"{_copy_step(location.directory)}; then: actorstate repair {location}"
+    yield wrong("files", f"{len(damaged):,} damaged: {named}", step)
 
 
 def _copy(directory: Path, folder: Path) -> None:
@@ -65,7 +82,7 @@ def _examined(folder: Path, directory: Path) -> Iterator[Finding]:
     if not damaged:
         yield ok("database", f"{took}, every digest matches")
         return
-    step = f"{_copy_step(directory)}; then: actorstate serve {directory}"
+    step = f"{_copy_step(directory)}; then: actorstate repair {directory}"
     named = "; ".join(damaged[:DAMAGED_NAMED]) + ("; ..." if len(damaged) > DAMAGED_NAMED else "")
     yield wrong("database", f"{took}, {len(damaged):,} damaged: {named}", step)
 

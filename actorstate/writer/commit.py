@@ -22,6 +22,7 @@ from actorstate.core.messages.requests import Report, Request, RetryItems
 from actorstate.core.rate import Now
 from actorstate.errors import ActorFailed, ActorStateError, Busy, DiskFull, JobParked
 from actorstate.store.contract import IndexRow, JobCommit, Store, StoredChange
+from actorstate.store.index import index_of
 from actorstate.writer.keys import Keys
 from actorstate.writer.ledger import entry_of, stored_items
 from actorstate.writer.residents import Residents
@@ -215,13 +216,4 @@ class Committer:
 
 def _index_row(actor: Actor) -> IndexRow | None:
     document = actor.staged.document if actor.staged else None
-    if document is None:
-        return None
-    return IndexRow(
-        document.kind,
-        document.status,
-        document.health or "",
-        document.created_at.timestamp(),
-        None if document.finished else document.unique_key,
-        document.expires_at.timestamp() if document.expires_at else None,
-    )
+    return None if document is None else index_of(document)

@@ -13,6 +13,7 @@ from actorstate.core.salvage import whole_state
 from actorstate.errors import CorruptJob, DiskFull, ForeignEdit, StoreFailed
 from actorstate.store.contract import JobQuery, Store
 from actorstate.store.jsonfiles import JsonStore
+from actorstate.store.jsonfiles.past import past_in
 from tests.support.core import EPOCH
 from tests.support.grown import grow, lived
 from tests.support.stores import commit_of, opened
@@ -25,6 +26,7 @@ import itertools, os, signal, sys
 from pathlib import Path
 from actorstate import telemetry
 from actorstate.store.jsonfiles import JsonStore
+from actorstate.store.jsonfiles.past import past_in
 from tests.support.grown import grow, lived
 from tests.support.core import EPOCH
 store = JsonStore(Path(sys.argv[1]))
@@ -80,6 +82,7 @@ def test_killed_at_a_step_it_forgets_what_it_acknowledged_or_keeps_half(number: 
         if before:
             store.commit(EPOCH, [commit_of("a", before + 1)])
             assert store.changes("a", before, -1)[0].body == b"change %d" % (before + 1)
+            assert past_in("a", tmp_path / ".generations" / "a.jsonl").highest == before + 1, "a killed commit stays"
 
 
 @pytest.fixture

@@ -31,6 +31,8 @@ from actorstate.migrate.runlock import only_one
 from actorstate.migrate.sqlitefiles.hold import held
 from actorstate.migrate.survey import survey
 from actorstate.migrate.work import Work
+from actorstate.store.choice import store_at
+from actorstate.store.location import located
 from actorstate.store.sqlite import SqliteStore
 from tests.support.inprocess import BESIDE, WriterThread, failing
 from tests.support.migration import HASTY as IMPATIENT
@@ -323,6 +325,27 @@ def a_change_of_one_byte_on_the_disk(stage: Stage) -> None:
         database.execute("UPDATE changes SET body = x'c1' || substr(body, 2)")
     stage.process.start()
     client.get("job")
+
+
+@raises(errors.ForeignEdit)
+def a_file_that_somebody_edited(stage: Stage) -> None:
+    location = f"json://{stage.directory}"
+    writer = WriterProcess(stage.directory, location=location).start()
+    stage.ends.callback(writer.kill)
+    client = stage.ends.enter_context(connect(location))
+    client.create("job")
+    writer.terminate()
+    path = stage.directory / "job.json"
+    path.write_bytes(path.read_bytes().replace(b"planning", b"completed"))
+    writer.start()
+    client.get("job")
+
+
+@raises(errors.OtherStore)
+def json_files_where_sqlite_is(stage: Stage) -> None:
+    stage.directory.mkdir()
+    stage.store()
+    store_at(located(f"json://{stage.directory}"))
 
 
 @raises(errors.StoreTooNew)

@@ -44,6 +44,7 @@ class WriterProcess:
     prefix: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict[str, str])
     ready: str = ""
+    location: str = ""
     process: subprocess.Popen[str] = field(init=False)
 
     def start(self) -> Self:
@@ -54,7 +55,7 @@ class WriterProcess:
     def launch(self) -> Self:
         """A new life, without waiting for it."""
         module = ("tests.support.writer", self.fault) if self.fault else ("actorstate", "serve")
-        command = [*self.prefix, sys.executable, "-m", *module, str(self.directory)]
+        command = [*self.prefix, sys.executable, "-m", *module, self.location or str(self.directory)]
         environment = os.environ | {"PYTHONPATH": str(ROOT)} | dict(self.environment)
         with self.log.open("a") as log:
             self.process = subprocess.Popen(

@@ -33,8 +33,7 @@ MAX_DEPTH = 100
 def shaped(document: Document, original: Plain) -> Plain:
     """What the file says beside our own key."""
     before = adopted(document.id, original) if original else None
-    shape = Plain(id=document.id, jobType="", sourceSpaceId="", targetSpaceId="", status="", startedAt="")
-    shape = original | {"id": document.id} if before else shape | {"steps": [], "errors": [], "metadata": {}}
+    shape = original | Plain(id=document.id) if before else _empty(document.id)
     known = document.kind if document.kind in JOB_TYPES else OTHER_JOB_TYPE
     _put(shape, "jobType", known, same=before is not None and before.kind == document.kind)
     for name in ("sourceSpaceId", "targetSpaceId"):
@@ -59,9 +58,13 @@ def shaped(document: Document, original: Plain) -> Plain:
 
 def unshaped(job: str, kind: str, status: str) -> Plain:
     """The shape of a job of which only its row in the index is known."""
-    started = "1970-01-01T00:00:00.000Z"
-    shape = Plain(id=job, jobType=kind, sourceSpaceId="", targetSpaceId="", status=status, startedAt=started)
-    return shape | {"steps": [], "errors": [], "metadata": {}}
+    return _empty(job) | Plain(jobType=kind, status=status, startedAt="1970-01-01T00:00:00.000Z")
+
+
+def _empty(job: str) -> Plain:
+    """Every field that the older tool relies on, in its order."""
+    shape = Plain(id=job, jobType="", sourceSpaceId="", targetSpaceId="", status="", startedAt="")
+    return shape | Plain(steps=list[object](), errors=list[object](), metadata=Plain())
 
 
 def _put(shape: Plain, name: str, value: object, *, same: bool) -> None:

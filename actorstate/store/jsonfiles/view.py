@@ -19,7 +19,7 @@ class JsonView:
 
     def __init__(self, directory: Path) -> None:
         self._places = Places(directory)
-        self._job = ""
+        self._job: str = ""
         self._held: Held | CorruptJob | None = None
         self._past, self._ledger = Past(), Ledger()
         self._faults: list[str] = []
@@ -89,18 +89,22 @@ class JsonView:
 
     def _read(self, job: str) -> Held:
         if job != self._job:
-            self._job, self._faults = job, []
-            self._past = past_in(job, self._places.past(job))
-            self._ledger = ledger_in(job, self._places.ledger(job))
-            try:
-                self._held = self._found(job)
-                if self._held.keyframe is not None:
-                    self._past.frames[self._held.keyframe.revision] = self._held.keyframe
-            except CorruptJob as error:
-                self._held = error
+            self._look(job)
         if not isinstance(self._held, Held):
             raise self._held or CorruptJob(f"job {job!r} is gone", job=job)
         return self._held
+
+    def _look(self, job: str) -> None:
+        self._job, self._held, self._faults = job, None, list[str]()
+        self._past = past_in(job, self._places.past(job))
+        self._ledger = ledger_in(job, self._places.ledger(job))
+        try:
+            held = self._held = self._found(job)
+        except CorruptJob as error:
+            self._held = error
+            return
+        if held.keyframe is not None:
+            self._past.frames[held.keyframe.revision] = held.keyframe
 
     def _found(self, job: str) -> Held:
         places = self._places
