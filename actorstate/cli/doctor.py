@@ -8,6 +8,7 @@ import argparse
 import os
 import stat
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from actorstate.cli import exits
@@ -23,7 +24,8 @@ from actorstate.core.messages.replies import WriterState
 from actorstate.core.plain import as_plain
 from actorstate.endpoint import boot_id, is_published, lock_holder, private_folder, read_endpoint
 from actorstate.errors import ActorStateError, WriterUnavailable
-from actorstate.store.location import located
+from actorstate.store.choice import kind_of
+from actorstate.store.location import Location, located
 
 ANSWER_S = 5.0
 """How long the writer may take to answer before it is called silent."""
@@ -43,7 +45,8 @@ def _add_doctor(parser: argparse.ArgumentParser) -> None:
 def _doctor(options: argparse.Namespace) -> int:
     directory = located(options.directory).directory
     findings: list[Finding] = []
-    for finding in examine(directory, options.timeout or ANSWER_S):
+    for found in examine(directory, options.timeout or ANSWER_S):
+        finding = replace(found, next=found.next.replace(f"serve {directory}", f"serve {_place(directory)}"))
         findings.append(finding)
         if not options.json:
             print(finding.text(), flush=True)
@@ -54,6 +57,11 @@ def _doctor(options: argparse.Namespace) -> int:
     else:
         print("\n" + _summary(trouble))
     return exits.NO if trouble else exits.FINE
+
+
+def _place(directory: Path) -> Location:
+    """The directory as the commands must be given it."""
+    return Location("json" if directory.is_dir() and kind_of(directory) == "json" else "sqlite", directory)
 
 
 def _summary(trouble: list[Finding]) -> str:

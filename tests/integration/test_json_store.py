@@ -183,3 +183,10 @@ def test_the_first_look_at_the_older_tools_directory_needs_a_server(old_jobs: Pa
         assert "Recovered job from backup" in (old_jobs / ".actorstate" / "writer.log").read_text()
     finally:
         os.kill(int((old_jobs / ".actorstate" / "lock").read_text()), 15)
+
+
+def test_doctor_names_a_command_that_is_refused(old_jobs: Path) -> None:
+    found = command("doctor", f"json://{old_jobs}")
+    assert found.returncode == 1
+    assert f"actorstate serve json://{old_jobs}" in found.stdout
+    assert "lost" in found.stdout
