@@ -26,14 +26,18 @@ def _retry(job: str, told: dict[str, object], by: str) -> Operation[None]:
     from_start = told.get("from_start", False)
     if not isinstance(from_start, bool):
         raise BadRequest("from_start is true or false")
-    return operations.retry(job, from_start=from_start, by=by)
+    return operations.retry(job, where=_text(told, "where"), from_start=from_start, by=by)
 
 
 def _approve(job: str, told: dict[str, object], by: str) -> Operation[None]:
-    question = told.get("question")
-    if not isinstance(question, str | None):
-        raise BadRequest("question is the text of the question that was read")
-    return operations.approve(job, question=question, by=by)
+    return operations.approve(job, question=_text(told, "question"), by=by)
+
+
+def _text(told: dict[str, object], name: str) -> str | None:
+    value = told.get(name)
+    if value is not None and not (isinstance(value, str) and len(value) <= LONGEST[name]):
+        raise BadRequest(f"{name} is a text of at most {LONGEST[name]} characters")
+    return value
 
 
 ACTIONS: dict[str, Action] = {
@@ -43,7 +47,8 @@ ACTIONS: dict[str, Action] = {
     "retry": _retry,
     "approve": _approve,
 }
-FIELDS = {"retry": {"from_start"}, "approve": {"question"}}
+FIELDS = {"retry": {"from_start", "where"}, "approve": {"question"}}
+LONGEST = {"where": 128, "question": 2000}
 
 
 class Control:

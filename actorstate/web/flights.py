@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 
 from actorstate.client.operations import Operation, Result, Send, awaited, driven
 from actorstate.core.messages.replies import Reply
-from actorstate.core.messages.requests import Ask, Body, Get, ListItems, ListJobs
+from actorstate.core.messages.requests import Ask, Body, Get, GetAt, ListItems, ListJobs, ReadHistory
 from actorstate.errors import ActorStateError, WriterUnavailable
 
 SILENCE_S = 1.0
@@ -20,7 +20,7 @@ SILENCE_S = 1.0
 PATIENCE_S = 60.0
 """Longer than any flight; the thread that carries it out always ends it."""
 
-READS = (Get, ListJobs, ListItems, Ask)
+READS = (Get, GetAt, ListJobs, ListItems, ReadHistory, Ask)
 
 
 class Flight:

@@ -5,9 +5,9 @@ from typing import get_args
 
 from actorstate.config import VERSION
 from actorstate.core.messages.document import Health, ItemOutcome, Status
-from actorstate.core.messages.requests import JOB_ID_PATTERN
+from actorstate.core.messages.requests import JOB_ID_PATTERN, MAX_COUNT
 from actorstate.web.control import ACTIONS, NEEDED
-from actorstate.web.parameters import MAX_PAGE, USUAL_PAGE
+from actorstate.web.parameters import MAX_CHANGES, MAX_PAGE, USUAL_PAGE
 
 Plain = Mapping[str, object]
 
@@ -35,13 +35,17 @@ def _jobs() -> Plain:
     seen = _parameter("If-None-Match", TEXT, "header")
     items = [*one, _query("outcome", _enum(ItemOutcome)), _query("category", _text(128)), *_page(2048)]
     jobs = [_query("status", _enum(Status)), _query("kind", _text(128)), _query("health", _enum(Health)), *_page(128)]
+    at = _query("at", {"anyOf": [{"type": "integer", "minimum": 1}, TIME]})
+    before = {"type": "integer", "minimum": 1, "maximum": MAX_COUNT}
+    changes = [*one, _query("before", before), _limit(MAX_CHANGES), seen]
     wait = {"type": "number", "minimum": 0, "maximum": 60}
     return {
         "/api/jobs": {"get": _get("A page of jobs, the newest first", [*jobs, seen], "Jobs")},
         "/api/jobs/{id}": {
-            "get": _get("One job; ETag is its epoch and revision", [*one, _query("wait", wait), seen], "Job")
+            "get": _get("One job; ETag is its epoch and revision", [*one, _query("wait", wait), at, seen], "Job", 410)
         },
         "/api/jobs/{id}/items": {"get": _get("A page of what became of its items", [*items, seen], "Items")},
+        "/api/jobs/{id}/history": {"get": _get("A page of its changes, the newest first", changes, "Changes", 410)},
         "/api/jobs/{id}/events": {"get": _events()},
         "/api/migration/items/{id}": {"get": _get("One job under the older tool's names", [*one, seen], "Older")},
     }
@@ -61,7 +65,7 @@ def _events() -> Plain:
 
 def _actions() -> Plain:
     bodies: dict[str, Plain] = {
-        "retry": {"from_start": {"type": "boolean"}},
+        "retry": {"from_start": {"type": "boolean"}, "where": {"type": "string", "maxLength": 128}},
         "approve": {"question": {"type": "string", "maxLength": 2000}},
     }
     return {f"/api/jobs/{{id}}/{action}": {"post": _action(action, bodies.get(action, {}))} for action in ACTIONS}
@@ -90,10 +94,10 @@ def _server() -> Plain:
     }
 
 
-def _get(summary: str, parameters: list[Plain], schema: str) -> Plain:
+def _get(summary: str, parameters: list[Plain], schema: str, *problems: int) -> Plain:
     answers = {"200": _answer(schema), "304": {"description": "as the reader has it"}}
-    problems = _problems(400, 404, 500, 503)
-    return {"summary": summary, "parameters": parameters, "responses": {**answers, **problems}}
+    responses = {**answers, **_problems(400, 404, 500, 503, *problems)}
+    return {"summary": summary, "parameters": parameters, "responses": responses}
 
 
 def _answer(schema: str) -> Plain:
@@ -121,8 +125,11 @@ def _parameter(name: str, schema: Plain, place: str) -> Plain:
 
 
 def _page(longest: int) -> list[Plain]:
-    limit = {"type": "integer", "minimum": 1, "maximum": MAX_PAGE, "default": USUAL_PAGE}
-    return [_query("after", _text(longest)), _query("limit", limit)]
+    return [_query("after", _text(longest)), _limit(MAX_PAGE)]
+
+
+def _limit(highest: int) -> Plain:
+    return _query("limit", {"type": "integer", "minimum": 1, "maximum": highest, "default": USUAL_PAGE})
 
 
 def _text(longest: int) -> Plain:
@@ -157,6 +164,7 @@ def _schemas() -> Plain:
     }
     whole = {**summary, "workers": FREE, "checkpoints": FREE, "steps": _list(FREE), "errors": _list(FREE), "meta": FREE}
     item = {"key": TEXT, "outcome": _enum(ItemOutcome), "attempts": COUNT, "error": TEXT, "last_at": TIME}
+    change = {"revision": COUNT, "epoch": COUNT, "at": TIME, "what": TEXT, "who": TEXT, "summary": TEXT}
     older = {"jobId": TEXT, "status": TEXT, "progress": FREE, "errors": _list(FREE), "startedAt": TIME}
     problem = {"type": TEXT, "title": TEXT, "status": COUNT, "detail": TEXT, "code": TEXT}
     return {
@@ -164,6 +172,7 @@ def _schemas() -> Plain:
         "Job": _object(whole),
         "Jobs": _object({"jobs": _list(_object({**summary, "workers": COUNT})), "after": MAYBE_TEXT}, closed=True),
         "Items": _object({"items": _list(_object(item)), "damaged": _list(TEXT), "after": MAYBE_TEXT}, closed=True),
+        "Changes": _object({"changes": _list(_object(change)), "before": {"type": ["integer", "null"]}}, closed=True),
         "Older": _object(older),
         "Problem": _object(problem, closed=True),
     }

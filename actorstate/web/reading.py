@@ -3,16 +3,16 @@
 from typing import cast, get_args
 
 from actorstate.client.calls import checked_job_id
-from actorstate.client.operations import Emit, Operation, Stream, ask, asked
+from actorstate.client.operations import Emit, Operation, Stream, ask, asked, get
 from actorstate.config import VERSION
 from actorstate.core import codec
 from actorstate.core.messages.document import Health, ItemOutcome, JobState, Status
-from actorstate.core.messages.replies import ItemsListed, Listed
-from actorstate.core.messages.requests import ListItems, ListJobs
+from actorstate.core.messages.replies import HistoryPage, ItemsListed, Listed
+from actorstate.core.messages.requests import MAX_COUNT, ListItems, ListJobs, ReadHistory
 from actorstate.errors import ActorStateError, WriterUnavailable
 from actorstate.web.legacy import MAX_FAILED_ITEMS, legacy_job
-from actorstate.web.newest import Newest, Shown, revision_of
-from actorstate.web.parameters import number, one_of, page_size, text
+from actorstate.web.newest import Newest, Shown, revision_of, shown
+from actorstate.web.parameters import MAX_CHANGES, moment, number, one_of, page_size, text, whole
 from actorstate.web.problem import problem, problem_of
 from actorstate.web.settings import Held, WebSettings
 from actorstate.web.values import (
@@ -75,8 +75,11 @@ class Reading:
         return unless_known(request, tag_of(packed), json_response(packed))
 
     def job(self, request: Request, job: str) -> Operation[Response]:
-        """The newest state. With `wait` and If-None-Match, the next one: at once when there is one already."""
-        wait_s = number(request.query, "wait", 60.0)
+        """The newest state. With `wait` and If-None-Match, the next one; with `at` a past one."""
+        at, wait_s = moment(request.query, "at"), number(request.query, "wait", 60.0)
+        if at is not None:
+            then = shown((yield from get(job, at=at, timeout_s=self._settings.timeout_s)))
+            return unless_known(request, then.tag, json_response(then.body))
         tags = known_tags(request)
         seen = max((known for tag in tags if (known := revision_of(tag)) is not None), default=None)
         try:
@@ -97,6 +100,14 @@ class Reading:
         page = yield from asked(body, ItemsListed, self._settings.timeout_s)
         items = [codec.decode_item(packed) for packed in page.items]
         told = json_bytes({"items": items, "damaged": page.damaged, "after": page.after or None})
+        return unless_known(request, tag_of(told), json_response(told))
+
+    def history(self, request: Request, job: str) -> Operation[Response]:
+        """A page of the job's changes, the newest first; `before` of the answer is where the next one begins."""
+        before = whole(request.query, "before", MAX_COUNT, MAX_COUNT)
+        body = ReadHistory(checked_job_id(job), 0, before, newest=True, limit=page_size(request.query, MAX_CHANGES))
+        page = yield from asked(body, HistoryPage, self._settings.timeout_s)
+        told = json_bytes({"changes": page.entries, "before": page.entries[-1].revision if page.more else None})
         return unless_known(request, tag_of(told), json_response(told))
 
     def events(self, request: Request, job: str) -> Operation[Response]:

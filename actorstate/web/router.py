@@ -95,6 +95,7 @@ def _table(reading: Reading, control: Control, page: Page) -> tuple[Route, ...]:
         Route("GET", "/api/jobs", reading.jobs),
         Route("GET", "/api/jobs/{id}", reading.job),
         Route("GET", "/api/jobs/{id}/items", reading.items),
+        Route("GET", "/api/jobs/{id}/history", reading.history),
         Route("GET", "/api/jobs/{id}/events", reading.events),
         *actions,
         Route("GET", LEGACY + "{id}", reading.legacy),

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from actorstate.client.sync import connect
-from tests.support.web import ask, header, served, told
+from tests.support.web import act, ask, header, served, told
 
 
 @pytest.fixture
@@ -373,3 +373,52 @@ def test_the_description_names_each_route_and_no_other(unspoilt):
     described = {(method.upper(), path) for path, one in description["paths"].items() for method in one}
     routes = {(route.method, route.path) for route in unspoilt._router._routes}
     assert described == {(method, path) for method, path in routes if not path.startswith("/static") and path != "/"}
+
+
+# --- the past ------------------------------------------------------------------------------------------------------
+
+
+def test_a_job_is_shown_as_it_was(application, client):
+    client.create("import-42", total=10)
+    client.pause("import-42")
+    then = client.get("import-42").updated_at
+    client.resume("import-42")
+    assert told(ask(application, "/api/jobs/import-42?at=1"))["status"] == "pending"
+    response = ask(application, "/api/jobs/import-42?at=2")
+    assert (told(response)["status"], header(response, "ETag")) == ("paused", '"1-2"')
+    at_time = told(ask(application, f"/api/jobs/import-42?at={then.isoformat()}"))
+    assert at_time["revision"] == 2
+    for wrong in ("9", "0", "yesterday", "2026-11-23T02:00:00", "99999999999999999"):
+        assert ask(application, f"/api/jobs/import-42?at={wrong}").status == 400, wrong
+
+
+def test_history_comes_in_pages_the_newest_first(application, client):
+    client.create("import-42", total=10)
+    for _ in range(3):
+        client.pause("import-42", by="anna")
+        client.resume("import-42")
+    pages, before = [], None
+    while True:
+        page = told(ask(application, f"/api/jobs/import-42/history?limit=3{f'&before={before}' if before else ''}"))
+        pages += [change["revision"] for change in page["changes"]]
+        if (before := page["before"]) is None:
+            break
+    assert pages == list(range(client.get("import-42").revision, 0, -1))
+    assert ask(application, "/api/jobs/import-42/history?limit=501").status == 400
+    assert ask(application, "/api/jobs/nope/history").status == 404
+
+
+def test_failed_items_of_one_kind_come_in_pages_and_are_retried(directory, client):
+    with client.run("import-42", total=9) as job:
+        for number in range(4):
+            job.failed(f"row-{number}", TimeoutError("slow"), category="network")
+        job.failed("row-9", ValueError("no e-mail"), category="validation")
+    with served(directory, control=lambda _request: "anna") as application:
+        first = told(ask(application, "/api/jobs/import-42/items?outcome=failed&category=network&limit=3"))
+        rest = told(
+            ask(application, f"/api/jobs/import-42/items?outcome=failed&category=network&after={first['after']}")
+        )
+        assert [item["key"] for item in first["items"] + rest["items"]] == [f"row-{number}" for number in range(4)]
+        assert rest["after"] is None
+        again = told(act(application, "/api/jobs/import-42/retry", {"where": "network"}))
+        assert (again["progress"]["retrying"], again["progress"]["failed"]) == (4, 1)
