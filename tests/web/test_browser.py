@@ -237,6 +237,19 @@ def test_keyboard_and_screen_reader_find_their_way(site, client, tab):
         assert page.evaluate("document.activeElement.dataset.act") == "pause", "news took the focus away"
 
 
+def test_a_list_that_was_opened_stays_open_under_news(site, client, tab):
+    page = tab()
+    with reporting(site_directory(client), "import-42", 1):
+        page.goto(site.url + "?job=import-42")
+        page.locator("summary", has_text="Failed items").click()
+        page.locator("summary", has_text="History").click()
+        expect(page.locator("[data-list=items] li code").first).to_contain_text("loader-0-10", timeout=30_000)
+        expect(page.locator("[data-list=history] li").last).to_contain_text("loader-0")
+        before = processed(page)
+        expect(page.locator(".big span").first).not_to_contain_text(re.compile(f"^{before:,} of"))
+        assert page.locator("details[open]").count() == 2, "news has closed what the reader had opened"
+
+
 @pytest.mark.parametrize("width", [320, 390])
 def test_nothing_runs_off_a_phone(site, client, tab, width):
     long = "import-" + "x" * 121

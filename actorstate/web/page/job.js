@@ -6,7 +6,7 @@ import { ago, count, ends, moment, percent, span, speed } from "./text.js";
 
 const TERMINAL = new Set(["completed", "failed", "cancelled"]);
 
-export function jobView(job, about, now) {
+export function jobView(job, about, now, more) {
   return [
     el("p", { class: "path" }, el("a", { href: "./", "data-go": "" }, "← All jobs")),
     heading(job),
@@ -14,8 +14,9 @@ export function jobView(job, about, now) {
     progressPart(job, now),
     about.controls ? actions(job) : null,
     el("div", { class: "columns" },
-      steps(job), workers(job, now), byCategory(job), attempts(job, now)),
+      steps(job), workers(job, now), byCategory(job, about), attempts(job, now)),
     errors(job, now),
+    lists(job, more, now),
     facts(job, now),
   ];
 }
@@ -55,7 +56,7 @@ function progressPart(job, now) {
   ];
   if (progress.retrying) counters.push(["to retry", progress.retrying, ""]);
   return el("section", { class: "card progress", "aria-label": "Progress" },
-    el("div", { class: "big" }, el("strong", {}, percent(progress.percent)),
+    el("div", { class: "big" }, progress.percent === null ? null : el("strong", {}, percent(progress.percent)),
       el("span", {}, `${count(progress.processed)}${of} ${progress.unit}`), job.phase ? el("span", { class: "phase" }, job.phase) : null),
     bar(progress, job.id),
     el("dl", { class: "counters" },
@@ -86,7 +87,8 @@ function actions(job) {
 }
 
 function section(title, ...children) {
-  return el("section", { class: "card", "data-key": title }, el("h2", {}, title), children);
+  // Without the count, which changes: an element of another key is another element.
+  return el("section", { class: "card", "data-key": title.replace(/ \(.*/, "") }, el("h2", {}, title), children);
 }
 
 function steps(job) {
@@ -109,13 +111,15 @@ function workers(job, now) {
     all.length > shown.length ? el("p", { class: "small" }, `and ${count(all.length - shown.length)} more`) : null);
 }
 
-function byCategory(job) {
+function byCategory(job, about) {
   const all = Object.entries(job.progress.by_category).sort((one, other) => other[1] - one[1]);
   if (!all.length) return null;
   const most = all[0][1];
   return section("Failed, by category", el("dl", { class: "categories" }, all.map(([name, number]) =>
     el("div", { "data-key": name }, el("dt", {}, name),
-      el("dd", {}, el("span", { class: "thin" }, el("span", { "data-width": ((100 * number) / most).toFixed(1) })), count(number))))));
+      el("dd", {}, el("span", { class: "thin" }, el("span", { "data-width": ((100 * number) / most).toFixed(1) })), count(number),
+        about.controls ? el("button", { type: "button", class: "quiet small", "data-act": "retry", "data-where": name,
+          "aria-label": `Retry the failed ${name} items`, "data-sure": `Take the failed ${name} items of ${job.id} out of the counts, to be done once more?` }, "Retry") : null)))));
 }
 
 function attempts(job, now) {
@@ -135,6 +139,22 @@ function errors(job, now) {
     el("li", {}, el("code", {}, error.key || "–"), el("span", { class: "badge" }, error.category),
       el("span", {}, error.message), el("time", { class: "small", datetime: error.at }, ago(error.at, now))))),
     job.error_count > last.length ? el("p", { class: "small" }, `the last ${last.length} of ${count(job.error_count)}`) : null);
+}
+
+// What is only fetched when somebody opens it, page by page.
+function lists(job, more, now) {
+  const one = (name, title, rows, next) => el("details", { class: "card", "data-list": name, "data-key": name },
+    el("summary", {}, title),
+    more[name] === undefined ? el("p", { class: "empty" }, "Loading…")
+      : more[name].length ? el("ul", { class: "rows" }, rows) : el("p", { class: "empty" }, "Nothing."),
+    next ? el("button", { type: "button", class: "quiet", "data-more": name }, "Show more") : null);
+  return el("div", { "data-key": "lists" },
+    job.error_count || job.progress.failed ? one("items", "Failed items", (more.items || []).map((item) => el("li", { "data-key": item.key },
+      el("code", {}, item.key), el("span", { class: "badge" }, item.category), el("span", {}, item.error),
+      el("span", { class: "small" }, `${item.attempts} ${item.attempts === 1 ? "attempt" : "attempts"}, ${ago(item.last_at, now)}`))), more.itemsNext) : null,
+    one("history", "History", (more.history || []).map((change) => el("li", { "data-key": String(change.revision) },
+      el("code", {}, count(change.revision)), el("time", { class: "small", datetime: change.at }, moment(change.at, now)),
+      el("span", {}, change.summary || change.what), el("span", { class: "small" }, change.who))), more.historyNext));
 }
 
 function facts(job, now) {

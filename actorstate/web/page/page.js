@@ -28,7 +28,8 @@ let timer = 0;
 let asking = null;
 let events = null;
 let missing = "";
-let more = 0;
+let shown = 0; // rows of the list beyond the first page
+let more = {}; // lists of the job that somebody has opened
 
 function readPlace() {
   const query = new URLSearchParams(location.search);
@@ -51,7 +52,8 @@ function arrive() {
     page = null;
     missing = "";
     unchanged = 0;
-    more = 0;
+    shown = 0;
+    more = {};
     said.replaceChildren();
   }
   draw();
@@ -125,7 +127,7 @@ async function askJob(signal) {
 }
 
 async function askList(signal) {
-  const query = new URLSearchParams({ limit: String(50 + more) });
+  const query = new URLSearchParams({ limit: String(50 + shown) });
   if (place.status) query.set("status", place.status);
   const response = await fetched(`api/jobs?${query}`, signal);
   if (!response.ok) return void (await refused(response));
@@ -159,6 +161,28 @@ function keep(job) {
   const newer = !before || job.epoch > before.epoch || (job.epoch === before.epoch && job.revision > before.revision);
   if (newer) known.set(job.id, job);
   return newer || (job.epoch === before.epoch && job.revision === before.revision);
+}
+
+// Lists of a job: fetched when they are opened, and on from where they end.
+const LISTS = {
+  items: { path: "items?outcome=failed&limit=50", rows: "items", next: "after" },
+  history: { path: "history?limit=50", rows: "changes", next: "before" },
+};
+
+async function load(name) {
+  const { job } = place;
+  const { path, rows, next } = LISTS[name];
+  const from = more[`${name}Next`];
+  try {
+    const response = await fetched(`api/jobs/${encodeURIComponent(job)}/${path}${from ? `&${next}=${encodeURIComponent(from)}` : ""}`);
+    if (!response.ok || place.job !== job) return;
+    const answer = await response.json();
+    more[name] = [...((from && more[name]) || []), ...answer[rows]];
+    more[`${name}Next`] = answer[next];
+    draw();
+  } catch {
+    said.replaceChildren("No connection to the server; close the list and open it again");
+  }
 }
 
 // --- events: one stream for all tabs of this browser -------------------------------------------------------------
@@ -197,7 +221,7 @@ function draw() {
   const job = known.get(place.job);
   const done = job && job.progress.percent !== null ? `${Math.floor(job.progress.percent)} % ` : "";
   document.title = `${done}${place.job}`;
-  if (job) show(main, ...jobView(job, about, now));
+  if (job) show(main, ...jobView(job, about, now, more));
   else show(main, el("p", { class: "path" }, el("a", { href: "./", "data-go": "" }, "← All jobs")),
     el("div", { class: "heading" }, el("h1", { tabindex: -1 }, place.job)), el("p", { class: "empty" }, missing ? "There is no such job (any more)." : "Loading…"));
 }
@@ -205,7 +229,7 @@ function draw() {
 // --- doing ------------------------------------------------------------------------------------------------------
 
 async function act(button) {
-  const { act: action, question, sure: words } = button.dataset;
+  const { act: action, question, where, sure: words } = button.dataset;
   const job = place.job;
   if (words && !(await agreed(words, button.textContent))) return;
   said.replaceChildren();
@@ -213,7 +237,7 @@ async function act(button) {
   try {
     const response = await fetch(`api/jobs/${encodeURIComponent(job)}/${action}`, {
       method: "POST", credentials: "same-origin", headers: { "X-Actorstate": "1", "Content-Type": "application/json" },
-      body: JSON.stringify(question ? { question } : {}),
+      body: JSON.stringify(where ? { where } : question ? { question } : {}),
     });
     const answer = await response.json();
     if (response.ok) keep(answer);
@@ -229,7 +253,7 @@ async function act(button) {
 function agreed(words, label) {
   document.getElementById("sure-question").textContent = words;
   const yes = document.getElementById("sure-yes");
-  yes.textContent = label;
+  yes.textContent = `Yes, ${label.toLowerCase()} it`;
   return new Promise((resolve) => {
     const end = (answer) => () => { sure.close(); resolve(answer); };
     yes.onclick = end(true);
@@ -247,9 +271,18 @@ document.addEventListener("click", (event) => {
   const { go: job, filter } = target.dataset;
   if (job !== undefined) { event.preventDefault(); go(job && `?job=${encodeURIComponent(job)}`); }
   else if (filter !== undefined) go(filter && `?status=${filter}`);
-  else if (target.dataset.more !== undefined) { more = Math.min(950, more + 100); askSoon(0); }
+  else if (place.job && target.dataset.more) load(target.dataset.more);
+  else if (target.dataset.more) { shown = Math.min(950, shown + 100); askSoon(0); }
   else act(target);
 });
+// Closed and opened again it is fetched anew.
+main.addEventListener("toggle", (event) => {
+  const { list } = event.target.dataset;
+  if (!list || !event.target.open) return;
+  delete more[list];
+  delete more[`${list}Next`];
+  load(list);
+}, true);
 addEventListener("popstate", arrive);
 addEventListener("online", () => askSoon(0));
 addEventListener("pageshow", (event) => { if (event.persisted) askSoon(0); });
