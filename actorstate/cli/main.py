@@ -43,6 +43,7 @@ COMMANDS = (
     Entry("jobs", "jobs", "list the jobs"),
     Entry("get", "jobs", "show one job"),
     Entry("watch", "jobs", "follow one job until it ends"),
+    Entry("top", "top", "all jobs that are not finished, live"),
     Entry("items", "items", "list what became of a job's items"),
     Entry("log", "history", "what happened to one job, in words"),
     Entry("history", "history", "status and counts at each revision of one job"),

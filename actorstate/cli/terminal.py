@@ -31,6 +31,8 @@ MIN_JOB = 12
 """Characters; below the first the columns that a page of `get` tells as well are left out."""
 _ONLY_WIDE = {"KIND", "ROWS", "RATE", "NOTE"}
 
+TOP_COLUMNS = ("JOB", "STATUS", "HEALTH", "DONE", "RATE", "ENDS")
+
 Draw = Callable[[JobState, datetime, str], None]
 
 
@@ -48,6 +50,27 @@ def draw_jobs(states: Iterable[JobState]) -> None:
         values = job_glance(state, now)
         table.add_row(*(Text(values[name], STYLES.get(values[name], "")) for name in shown))
     console.print(table)
+
+
+@contextmanager
+def live_jobs() -> Generator[Callable[[list[JobState], datetime, str], None]]:
+    """A table of jobs, drawn anew at each call of what this yields; as many as the terminal has lines for."""
+    console = Console()
+
+    def draw(states: list[JobState], now: datetime, notice: str) -> None:
+        room = max(1, console.height - 4)
+        table = Table(box=None, pad_edge=False)
+        for name in TOP_COLUMNS:
+            table.add_column(name, no_wrap=True, overflow="ellipsis")
+        for state in states[:room]:
+            values = job_glance(state, now)
+            table.add_row(*(Text(values[name], STYLES.get(values[name], "")) for name in TOP_COLUMNS))
+        rest = len(states) - room
+        more = f"and {rest} more; " if rest > 0 else "" if states else "no job is under way; "
+        picture.update(Group(table, Text(f"{more}q to quit", "dim"), Text(notice, "yellow")), refresh=True)
+
+    with Live(console=console, auto_refresh=False) as picture:
+        yield draw
 
 
 @contextmanager

@@ -381,6 +381,41 @@ def test_ctrl_c_on_a_terminal_leaves_it_usable(directory, job):
     assert "Traceback" not in seen
 
 
+@pytest.mark.parametrize("key", [b"q", b"\x03"], ids=["q", "Ctrl-C"])
+def test_top_on_a_terminal_cannot_be_left(writer, directory, job, key):
+    pytest.importorskip("rich")
+    status, seen = on_a_terminal("top", directory, until=job, then=lambda _, master: os.write(master, key))
+    assert status == (0 if key == b"q" else 130)
+    assert "STATUS" in seen
+    assert "42.0%" in seen
+    assert "Traceback" not in seen
+    assert "\x1b[?25h" in seen, "the cursor is shown again"
+
+
+def test_top_in_a_pipe_draws(writer, client, directory, job):
+    with started("top", directory, "--every", "0.1") as lines, started("top", directory, "--json") as values:
+        assert lines.stdout.readline().startswith("JOB")
+        assert json.loads(values.stdout.readline())["id"] == job
+        assert lines.stdout.readline().startswith(job)
+        client.complete(job)
+        assert "completed" in lines.stdout.readline()
+        assert json.loads(values.stdout.readline())["status"] == "completed"
+        for one in (lines, values):
+            one.send_signal(signal.SIGINT)
+            _, err = one.communicate(timeout=DEADLINE_S)
+            assert one.returncode == 130
+            assert "Traceback" not in err
+
+
+def test_top_once_stays(directory, job, writer):
+    once = actorstate("top", directory, "--once")
+    assert (once.returncode, len(once.stdout.splitlines())) == (0, 2)
+    writer.kill()
+    once = actorstate("top", directory, "--once", "--timeout", "0.5")
+    assert once.returncode == 3
+    assert "actorstate serve" in once.stderr
+
+
 def test_deleting_on_a_terminal_asks_first(client, directory, job):
     status, seen = on_a_terminal(
         "delete", directory, job, until="[y/N]", then=lambda _, master: os.write(master, b"\n")

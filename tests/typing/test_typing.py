@@ -27,7 +27,7 @@ PUBLIC = [
     for name, function in vars(operations).items()
     if inspect.isfunction(function)
     and function.__module__ == operations.__name__
-    and name not in {"asked", "changed", "found", "next_item"}
+    and name not in {"asked", "changed", "driven", "found", "next_item"}
 ]
 
 
