@@ -82,6 +82,24 @@ def test_tasks_speak_for_each_others_rows(connected, client: Client, job: str) -
     assert (progress.succeeded, progress.failed, progress.by_category) == (50, 50, {"b": 50})
 
 
+def test_what_a_task_says_after_its_rows_turn_is_lost(connected, client: Client, job: str) -> None:
+    async def late(run: AsyncRun, over: asyncio.Event) -> None:
+        await over.wait()
+        run.failed(0, "said late")
+
+    async def main() -> None:
+        async with connected() as one, one.run(job) as run:
+            over, tasks = asyncio.Event(), list[asyncio.Task[None]]()
+            async for _ in run.track(range(3)):
+                tasks.append(asyncio.create_task(late(run, over)))
+            over.set()
+            await asyncio.gather(*tasks)
+
+    asyncio.run(main())
+    progress = client.get(job).progress
+    assert (progress.succeeded, progress.failed) == (3, 3)
+
+
 def test_a_loop_that_was_left_keeps_its_name(connected, client: Client, job: str) -> None:
     seen: list[int] = []
 

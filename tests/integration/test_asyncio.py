@@ -147,6 +147,30 @@ def test_a_cancelled_call_leaves_its_number_open(asking, job: str, when: str) ->
     run(main())
 
 
+def test_a_call_that_was_cancelled_unsent_is_sent_when_the_writer_comes_back(writers: Writers) -> None:
+    writer = writers().start()
+
+    async def main() -> None:
+        patient = ClientSettings(timeout_s=WITHIN_S, attempt_s=WITHIN_S)
+        async with connect_async(writer.directory, settings=patient) as one:
+            await one.create("first")
+            await asyncio.to_thread(writer.kill)
+            creating = [asyncio.create_task(one.create(f"given-up-{number}")) for number in range(5)]
+            after = asyncio.create_task(one.create("after"))
+            [channel] = one.transport._channels.values()
+            for _ in range(3):
+                await asyncio.sleep(0)
+            assert channel._unsent
+            for task in creating:
+                task.cancel()
+            await asyncio.gather(*creating, return_exceptions=True)
+            await asyncio.to_thread(writer.start)
+            assert (await after).id == "after"
+            assert [state.id async for state in one.jobs()] == ["after", "first"]
+
+    run(main())
+
+
 async def attached(one: AsyncClient, job: str) -> int:
     answer = await one.transport.result_of(operations.changed(Attach(job, "worker", "host", os.getpid())))
     assert isinstance(answer, Applied)
