@@ -31,6 +31,8 @@ MIN_JOB = 12
 """Characters; below the first the columns that a page of `get` tells as well are left out."""
 _ONLY_WIDE = {"KIND", "ROWS", "RATE", "NOTE"}
 
+BESIDE_JOB = 52
+"""Characters that the other columns of `top` need at most; a longer id is cut short."""
 TOP_COLUMNS = ("JOB", "STATUS", "HEALTH", "DONE", "RATE", "ENDS")
 
 Draw = Callable[[JobState, datetime, str], None]
@@ -61,7 +63,8 @@ def live_jobs() -> Generator[Callable[[list[JobState], datetime, str], None]]:
         room = max(1, console.height - 4)
         table = Table(box=None, pad_edge=False)
         for name in TOP_COLUMNS:
-            table.add_column(name, no_wrap=True, overflow="ellipsis")
+            width = max(MIN_JOB, console.width - BESIDE_JOB) if name == "JOB" else None
+            table.add_column(name, no_wrap=True, overflow="ellipsis", max_width=width)
         for state in states[:room]:
             values = job_glance(state, now)
             table.add_row(*(Text(values[name], STYLES.get(values[name], "")) for name in TOP_COLUMNS))
