@@ -262,6 +262,7 @@ class TrackPort:
                 f"track {self._name!r} has come to its end in this run; another loop under its name would skip rows",
                 hint="give each loop a name of its own: job.track(rows, name=...)",
             )
+        self._run.flush()  # what an earlier loop of this name has said and not sent yet would be counted again
         member = self._run.member
         point = TrackPoint(0, 0)
         transport = self._run.transport

@@ -12,7 +12,7 @@ import pytest
 from actorstate.client.run import Run
 from actorstate.client.sync import Client, connect
 from actorstate.errors import AlreadyTracked, BadRequest
-from tests.support.processes import LIVELY, Child, client, hear, job, served, tell, together, until, wait_told
+from tests.support.processes import LIVELY, WITHIN_S, Child, client, hear, job, served, tell, together, until, wait_told
 from tests.support.writer import WriterProcess, Writers, writers
 
 __all__ = ["client", "job", "served", "writers"]
@@ -473,3 +473,13 @@ def test_rows_counted_by_hand_and_by_track_are_mixed_up(client: Client, job: str
     progress = client.get(job).progress
     assert (progress.processed, progress.failed, progress.bytes) == (16, 2, 1_000)
     assert client.get(job).error_count == 2
+
+
+def test_a_second_loop_of_one_name_counts_what_was_not_sent_yet_once_more(client: Client, job: str) -> None:
+    client.create(job)
+    with client.attach(job, report_every_s=WITHIN_S) as run:
+        for row in run.track(range(10), name="twice"):
+            if row == 4:
+                break
+        assert list(run.track(range(10), name="twice")) == [4, 5, 6, 7, 8, 9]
+    assert client.get(job).progress.succeeded == 10

@@ -25,9 +25,7 @@ FACE = Path(__file__).with_name("face.py")
 PUBLIC = [
     function
     for name, function in vars(operations).items()
-    if inspect.isfunction(function)
-    and function.__module__ == operations.__name__
-    and name not in {"asked", "changed", "driven", "found", "next_item"}
+    if inspect.isfunction(function) and function.__module__ == operations.__name__ and hasattr(Client, name)
 ]
 
 
