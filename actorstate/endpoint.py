@@ -24,6 +24,8 @@ from actorstate.store.location import Location
 FOLDER = ".actorstate"
 MAX_SOCKET_PATH_BYTES = 107
 """libzmq's limit for an ipc path; above it the sockets go to a private folder under the temporary one."""
+HIDDEN = -1
+"""The start time of a process of another user whom /proc does not show to us."""
 SHORT_FOLDER = "actorstate-"
 """What the name of such a folder begins with."""
 
@@ -51,13 +53,26 @@ def process_space() -> str:
 
 
 def process_started(pid: int) -> int:
-    """Start time of a process in clock ticks since boot, 0 if there is none: tells a pid from its reuse."""
+    """Start time of a process in clock ticks since boot: tells a pid from its reuse.
+
+    0 if there is none, HIDDEN for one that may not be looked at (/proc mounted with hidepid).
+    """
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
-        return 0
+        return HIDDEN if _exists(pid) else 0
     state, *fields = stat.rpartition(")")[2].split()
     return 0 if state in "ZX" else int(fields[18])
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    return True
 
 
 def private_folder(directory: Path) -> Path:

@@ -51,6 +51,10 @@ class Transport(Protocol):
         """Sends it until it is answered or its deadline has come."""
         ...
 
+    def addressed(self, error: ActorStateError) -> ActorStateError:
+        """The same error, whose hint names the directory."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Membership:

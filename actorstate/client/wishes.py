@@ -69,7 +69,8 @@ class Wishes:
                 continue
             left_s = None if until is None else until - time.monotonic()
             if left_s is not None and left_s <= 0:
-                raise NotApproved(f"nobody has answered yet: {question!r}; the job waits on", job=self._member.job)
+                told = f"nobody has answered yet: {question!r}; the job waits on"
+                raise self._transport.addressed(NotApproved(told, job=self._member.job))
             self._sender.wait_order_change(order, left_s)
 
     def _is_news(self, order: Order) -> bool:

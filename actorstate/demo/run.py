@@ -28,6 +28,8 @@ from actorstate.migrate.items import SourceUnreadable
 
 LOOK_EVERY_S = 0.1
 """How often the parent looks after its processes and tells the view, however many states it is given."""
+WRITER_IDLE_EXIT_S = 60
+"""A writer whose demo was killed ends by itself after so long."""
 TIMEOUT_S = 5.0
 """How long the parent waits for an answer before it looks whether the writer lives."""
 
@@ -127,7 +129,8 @@ class _Course:
 
     def _started_writer(self) -> Child:
         name = f"writer-{len(self._kills) + 1}"
-        writer = self._children.start(name, "actorstate", ("serve", self._place.jobs), needed=True)
+        command = ("serve", self._place.jobs, "--idle-exit", WRITER_IDLE_EXIT_S)
+        writer = self._children.start(name, "actorstate", command, needed=True)
         wait_until("it was ready", lambda: bool(writer.last_line()), writer)
         return writer
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from actorstate.core.messages.document import Worker
-from actorstate.endpoint import process_space, process_started
+from actorstate.endpoint import HIDDEN, process_space, process_started
 
 MAX_WATCHED = 256
 """Processes with a descriptor of their own; the end of one more is found at the next tick."""
@@ -56,7 +56,7 @@ class Deaths:
 
     def is_gone(self, worker: Worker) -> bool:
         """Whether its process has ended; only where its pid means something to us."""
-        return self._is_ours(worker) and process_started(worker.pid) != worker.started
+        return self._is_ours(worker) and process_started(worker.pid) not in {worker.started, HIDDEN}
 
     def ended(self) -> set[str]:
         """Jobs with a worker whose process has ended since the last call."""

@@ -73,4 +73,5 @@ def is_worked_on(actor: Actor) -> bool:
 
 def ages_s(actor: Actor, monotonic: float) -> dict[str, float]:
     """Seconds since each worker's last beat."""
-    return {name: monotonic - beat.heard_at for name, beat in actor.beats.items()}
+    workers = actor.document.workers if actor.document is not None else {}
+    return {name: monotonic - beat.heard_at for name, beat in actor.beats.items() if name in workers}

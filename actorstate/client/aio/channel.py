@@ -5,6 +5,7 @@ IMMEDIATE and without a high-water mark, a socket that takes nothing has no conn
 """
 
 import asyncio
+import contextlib
 import time
 from typing import cast
 
@@ -81,16 +82,15 @@ class Channel:
                 return
             elif self._unsent:
                 self._connected = True
-                self._send(*self._unsent.popitem())
+                self._send(next(iter(self._unsent)))
             else:
                 return
 
-    def _send(self, number: int, call: Call) -> None:
-        try:
+    def _send(self, number: int) -> None:
+        call = self._unsent[number]
+        with contextlib.suppress(zmq.Again):  # the connection ended since it was looked at
             self._socket.send(call.frame, zmq.NOBLOCK)
-        except zmq.Again:  # the connection ended between the two lines
-            self._unsent[number] = call
-        else:
+            del self._unsent[number]
             call.first_sent = call.first_sent or time.monotonic()
 
     def _receive(self) -> None:
