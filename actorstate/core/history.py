@@ -36,17 +36,23 @@ def entry(change: Change, document: Document | None = None) -> HistoryEntry:
     """One line of history; with the `document` that the change made, also its status and counts."""
     body = change.body
     who = getattr(body, "worker", "") or getattr(body, "by", "")
-    says = _SUMMARIES.get(type(body))
     return HistoryEntry(
         change.revision,
         change.epoch,
         change.at,
         type(body).__name__,
         "writer" if isinstance(body, WorkerJudged | JobExpired) else who,
-        _shortened(says(body) if says else ""),
+        _shortened(_summary(change)),
         None if document is None else document.status,
         None if document is None else replace(document.progress, by_category={}),
     )
+
+
+def _summary(change: Change) -> str:
+    if isinstance(change.body, RetryItems):  # their keys are in the ledger, their number is in the change
+        return f"{change.retrying:,} failed items to be done once more"
+    says = _SUMMARIES.get(type(change.body))
+    return says(change.body) if says else ""
 
 
 def _shortened(text: str) -> str:
@@ -116,10 +122,6 @@ def _detached(_body: Detach) -> str:
     return "detached"
 
 
-def _taken_back(body: RetryItems) -> str:
-    return f"{len(body.keys):,} failed items to be done once more"
-
-
 def _approved(body: ApproveJob) -> str:
     return "approved" + (f": {body.question}" if body.question else "")
 
@@ -137,7 +139,6 @@ _SUMMARIES: dict[type, Callable[..., str]] = {
     ControlJob: _controlled,
     WorkerJudged: _judged,
     RetryJob: _retried,
-    RetryItems: _taken_back,
     ApproveJob: _approved,
     ThrottleJob: _throttled,
     JobRestored: _restored,

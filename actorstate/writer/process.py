@@ -28,7 +28,7 @@ from actorstate.endpoint import (
     write_endpoint,
     write_epoch,
 )
-from actorstate.errors import DiskFull, StoreError, WriterUnavailable
+from actorstate.errors import ActorStateError, DiskFull, StoreError, WriterUnavailable
 from actorstate.store.choice import store_at
 from actorstate.store.contract import Store
 from actorstate.store.files import make_private_folder
@@ -175,4 +175,5 @@ _LEVELS = {
 def _log_event(name: str, fields: dict[str, object]) -> None:
     level = _LEVELS[name]
     error = fields.get("error")
-    log.log(level, "%s %s", name, fields, exc_info=error if isinstance(error, Exception) else None)
+    defect = error if isinstance(error, Exception) and not isinstance(error, ActorStateError) else None
+    log.log(level, "%s %s", name, fields, exc_info=defect)

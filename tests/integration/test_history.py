@@ -166,6 +166,16 @@ def test_history_does_not_say_who_did_what(client: Client) -> None:
     ]
 
 
+def test_history_does_not_say_how_many_items_are_done_once_more(client: Client) -> None:
+    client.create("items")
+    with client.attach("items") as run:
+        run.failed("a", "no", category="network")
+        run.failed("b", "no", category="network")
+    client.retry("items", where="network")
+    told = next(client.history("items", newest_first=True))
+    assert (told.what, told.summary) == ("RetryItems", "2 failed items to be done once more")
+
+
 def test_a_difference_goes_unseen(client: Client) -> None:
     client.create("j", meta={"source": {"table": "a"}})
     with client.attach("j", worker="w") as run:
