@@ -86,11 +86,13 @@ def _server() -> Plain:
     def plain(summary: str, *problems: int) -> Plain:
         return {"get": {"summary": summary, "responses": {"200": _answer("Free"), **_problems(*problems)}}}
 
+    numbers = {"description": "numbers", "content": {"text/plain": {"schema": TEXT}}}
     return {
         "/api/about": plain("What this reader may do"),
         "/api/openapi.json": plain("This description"),
         "/healthz": plain("The web process lives"),
         "/readyz": plain("The writer answers", 500, 503),
+        "/metrics": {"get": {"summary": "The writer's numbers, for Prometheus", "responses": {"200": numbers}}},
     }
 
 

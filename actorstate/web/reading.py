@@ -11,6 +11,7 @@ from actorstate.core.messages.replies import HistoryPage, ItemsListed, Listed
 from actorstate.core.messages.requests import MAX_COUNT, ListItems, ListJobs, ReadHistory
 from actorstate.errors import ActorStateError, WriterUnavailable
 from actorstate.web.legacy import MAX_FAILED_ITEMS, legacy_job
+from actorstate.web.metrics import metrics
 from actorstate.web.newest import Newest, Shown, revision_of, shown
 from actorstate.web.parameters import MAX_CHANGES, moment, number, one_of, page_size, text, whole
 from actorstate.web.problem import problem, problem_of
@@ -62,6 +63,10 @@ class Reading:
         state = yield from ask(timeout_s=self._settings.timeout_s)
         told = {"ok": True, "writer": {"version": state.version, "uptime_s": state.uptime_s}}
         return json_response(json_bytes(told), FORGET)
+
+    def metrics(self, _request: Request) -> Operation[Response]:
+        """The writer's numbers, for Prometheus."""
+        return metrics(self._settings.timeout_s)
 
     def jobs(self, request: Request) -> Operation[Response]:
         """A page of jobs, the newest first; `after` of the answer is where the next one begins."""

@@ -102,6 +102,7 @@ def _table(reading: Reading, control: Control, page: Page) -> tuple[Route, ...]:
         Route("GET", "/api/openapi.json", openapi),
         Route("GET", "/healthz", reading.health),
         Route("GET", "/readyz", reading.readiness),
+        Route("GET", "/metrics", reading.metrics),
     )
 
 

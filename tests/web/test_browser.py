@@ -17,7 +17,9 @@ expect = sync_api.expect
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None and "CI" not in os.environ, reason="no Chromium here: apt install chromium"),
+    pytest.mark.skipif(
+        CHROMIUM is None and os.environ.get("CI") != "true", reason="no Chromium here: apt install chromium"
+    ),
     # Playwright leaves its event loop to the interpreter when a test has failed: not what is tested here.
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
 ]
