@@ -1,4 +1,4 @@
-"""`migrate plan | run | status | verify | rollback | prune profiles DATA`: moving users' data safely."""
+"""`migrate plan | run | status | verify | rollback | prune | audit profiles DATA`: moving users' data safely."""
 
 import argparse
 import os
@@ -14,8 +14,10 @@ from actorstate.cli.command import Command, can_draw, seconds
 from actorstate.cli.migrating import Following, checked_lines, pruned_line, standing_lines
 from actorstate.client.sync import connect
 from actorstate.core.plain import as_plain
+from actorstate.migrate.audit import audit_all, words_of
 from actorstate.migrate.jobview import JobView
 from actorstate.migrate.layouts import Layout, layout_named
+from actorstate.migrate.mend import mended
 from actorstate.migrate.plan import Plan
 from actorstate.migrate.preflight import problems
 from actorstate.migrate.profiles import prune_in_background, wants_dry_run
@@ -214,6 +216,26 @@ def _prune(options: argparse.Namespace) -> int:
     return exits.NO if wrong else exits.FINE
 
 
+def _add_audit(parser: argparse.ArgumentParser) -> None:
+    _add_layout(parser)
+    parser.add_argument("--mend", action="store_true", help="mend what can be mended, journaled like a migration")
+    told = "with --mend, where both databases are there and differ: which one stays (the other becomes a backup)"
+    parser.add_argument("--keep", choices=["old", "new"], help=told)
+
+
+def _audit(options: argparse.Namespace) -> int:
+    data, layout = _data(options), _layout(options)
+    found = list(audit_all(data, layout, options.user))
+    if options.mend and found:
+        found = list(mended(data, layout, found, options.keep))
+    if options.json:
+        print(line({"findings": as_plain(found)}))
+    else:
+        _say(text for one in found for text in words_of(one))
+        print(f"{len(found)} findings" if found else "nothing is wrong")
+    return exits.FINE if all(one.mended for one in found) else exits.NO
+
+
 def _say(texts: Iterable[str]) -> None:
     for text in texts:
         print(text, flush=True)
@@ -225,6 +247,7 @@ VERBS = {
     "status": _Verb("tell from the journals how far each user is", lambda _: None, _status),
     "verify": _Verb("check databases, backups, files and rows of the migrated", lambda _: None, _verify),
     "rollback": _Verb("bring users back to the old layout", _add_rollback, _rollback),
+    "audit": _Verb("find what an earlier, unsafe migration has left behind", _add_audit, _audit),
     "prune": _Verb("remove backups whose grace is over", _add_grace, _prune),
 }
 COMMANDS = {"migrate": Command(_add_migrate, _migrate)}

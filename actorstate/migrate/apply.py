@@ -39,7 +39,7 @@ from actorstate.migrate.folders import (
     sha256_of,
     write_manifest,
 )
-from actorstate.migrate.journal import JOURNAL_NAME, State, present_moment
+from actorstate.migrate.journal import State, present_moment
 from actorstate.migrate.plan import Part, reverse
 from actorstate.migrate.sqlitefiles.content import contents_of, looked_at, problems_of
 from actorstate.migrate.sqlitefiles.hold import Held, like, remove_names, sync_file, was_removed
@@ -83,6 +83,7 @@ def undo(work: Work, reason: str) -> None:
         remove_tree(staged(new))
     reached("undo.stage_gone")
     clear_unfinished(work.backup_place)
+    work.clear_unwritten()
     _remove_created(work, work.new.parent)
     back = work.journal.state == "rolling_back"
     plan = reverse(work.journal.plan) if back else work.journal.plan
@@ -264,7 +265,7 @@ def _verify_used(work: Work) -> None:
 def _remove(work: Work, source: Held | None) -> None:
     if source is not None:
         source.remove()
-    elif not work.old.exists() or was_removed(work.old):
+    elif work.old.exists() and was_removed(work.old):
         remove_names(work.old)
     reached("remove.database_gone")
     for part, old, new in work.folders():
@@ -289,8 +290,7 @@ def _finish(work: Work) -> None:
         _remove_created(work, work.old.parent)
         for part in work.journal.plan.folders:
             work.manifest(part).unlink(missing_ok=True)
-    for left in work.folder.glob(f".{JOURNAL_NAME}.*.tmp"):
-        left.unlink()
+    work.clear_unwritten()
     work.save(
         replace(
             work.journal, state="rolled_back" if back else "done", step="", ended=present_moment(), reason="", copies=()

@@ -136,6 +136,12 @@ def plan_user(layout: Layout, facts: UserFacts) -> UserPlan:
     return plan if action == "record" else _with_parts(plan, layout, facts)
 
 
+def settle(layout: Layout, facts: UserFacts) -> UserPlan:
+    """All parts of this user, whatever is there of them: for mending what another tool has left half-way."""
+    plan = UserPlan(facts.user, "migrate", backups=layout.backups, record=_record(layout, facts))
+    return _with_parts(plan, layout, facts)
+
+
 def reverse(plan: UserPlan) -> UserPlan:
     """The way back: what moved moves again, the other way."""
     database = plan.database

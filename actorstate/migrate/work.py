@@ -102,6 +102,12 @@ class Work:
         at = self.journal.plan.folders.index(part)
         return self.folder / f".actorstate-migration.{at}.files.json"
 
+    def clear_unwritten(self) -> None:
+        """Removes what is left of small files that were never whole: their process was killed, or the disk full."""
+        for place, name in ((self.folder, ".actorstate-migration"), (self.backup_place.parent, self.backup_place.name)):
+            for left in place.glob(f".{name}*.tmp"):
+                left.unlink(missing_ok=True)
+
     def enter(self, step: str) -> None:
         """The last step has ended and this one begins; durable on return."""
         self.save(replace(self.journal, step=step))

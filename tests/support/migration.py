@@ -242,3 +242,9 @@ def typed(*arguments: object, **environment: str) -> subprocess.CompletedProcess
         command(*arguments), capture_output=True, text=True, timeout=120,
         env=os.environ | {"PYTHONPATH": str(ROOT)} | environment,
     )  # fmt: skip
+
+
+def add_row(database: Path, title: str) -> None:
+    """A row that the app writes."""
+    with contextlib.closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute("INSERT INTO items(title) VALUES (?)", (title,))
