@@ -39,6 +39,7 @@ from actorstate.migrate.folders import (
     sha256_of,
     write_manifest,
 )
+from actorstate.migrate.items import SourceUnreadable
 from actorstate.migrate.journal import State, present_moment
 from actorstate.migrate.plan import Part, reverse
 from actorstate.migrate.sqlitefiles.content import contents_of, looked_at, problems_of
@@ -132,7 +133,7 @@ def _backup_is_given(work: Work, source: Held | None) -> None:
     if told is None or problem:
         raise UserRefused(f"{given} cannot be brought back: {problem}")
     if source is not None:
-        if source.problems():
+        if _is_damaged(source):
             kept = next(name for name in backup_names(work.backup_place) if not os.path.lexists(name))
             source.copy_to(kept, work.options.quiet)
             work.notes.append(f"what was there is damaged, and kept as it is: {kept}")
@@ -140,6 +141,13 @@ def _backup_is_given(work: Work, source: Held | None) -> None:
             kept = made_backup(source, source.contents(), work.backup_place, work.options.quiet)
         _keep(work, kept, as_main=False)
     work.save(replace(work.journal, contents=told.contents, backup=work.journal.from_backup))
+
+
+def _is_damaged(source: Held) -> bool:
+    try:
+        return bool(source.problems())
+    except SourceUnreadable:  # so much that it cannot even be examined
+        return True
 
 
 def _keep(work: Work, made: Path, *, as_main: bool) -> None:

@@ -89,7 +89,7 @@ def _why_not(work: Work, grace_s: float, now: Moment) -> tuple[str, bool]:
         return told, True
     if not due(kept, grace_s, now):
         return f"its grace ends in {(kept.ended.wall + grace_s - now.wall) / 86_400:.1f} days", False
-    problem, _ = judge(live_database(work), None)
+    problem, _ = judge(live_database(work), kept.contents)
     return (f"it may be the only good copy: {problem}", True) if problem else ("", False)
 
 

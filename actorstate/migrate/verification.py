@@ -79,6 +79,8 @@ def judge(database: Path, before: Contents | None) -> tuple[str, str]:
             now = contents_of(connection)
     except (ActorStateError, OSError) as error:
         return str(error), ""
+    if before is not None and before.tables and not now.tables:
+        return f"{database} has no tables any more", ""
     if before is not None and now.orphans > before.orphans:
         return f"{database} has {now.orphans} rows against a foreign key, {before.orphans} before", ""
     told = "" if before is None else before.differences(now)

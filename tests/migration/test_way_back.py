@@ -1,0 +1,244 @@
+"""Rollback is exact, also when it is killed; pruning never takes the only good copy, nor when a clock was set."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from actorstate.migrate.journal import Journal, Moment, present_moment, read_journal, write_journal
+from actorstate.migrate.prune import clock_problem, prune_all
+from actorstate.migrate.rollback import roll_back_all
+from actorstate.migrate.run import Watcher
+from tests.support.migration import (
+    HASTY,
+    NEW,
+    OLD,
+    Case,
+    Disks,
+    add_row,
+    disks,
+    failing_at,
+    killed_at,
+    make_user,
+    migrated,
+    points_of,
+    registered_rows,
+    says,
+    tree,
+    typed,
+)
+
+__all__ = ["disks"]
+
+EVERYTHING = Case(wal=True, images=True)
+BACKUP = f"{OLD}.pre-migration-backup"
+
+
+def back(data: Path, *, from_backup: bool = False) -> None:
+    assert roll_back_all(data, Watcher(), HASTY, from_backup=from_backup).good
+
+
+def kept_in(folder: Path) -> Journal:
+    kept = read_journal(folder)
+    assert kept is not None
+    return kept
+
+
+def test_rows_since_the_migration_are_lost_by_a_rollback(tmp_path: Path) -> None:
+    folder = make_user(tmp_path, "alice", EVERYTHING)
+    images = says_at_first(tmp_path, folder).images
+    migrated(tmp_path)
+    add_row(folder / NEW, "since")
+    (folder / "profiles/default/images/since.png").write_bytes(b"since")
+    there = says(folder)
+    back(tmp_path)
+    assert (folder / OLD).exists()
+    assert says(folder) == there
+    assert says(folder).images == images | {"since.png": b"since"}
+    assert registered_rows(tmp_path) == []
+    assert not (folder / "profiles").exists()
+    assert migrated(tmp_path).counts == {"migrated": 1}
+    assert says(folder) == there
+
+
+def says_at_first(data: Path, folder: Path):
+    """What a user says, read from a copy, so that his log stays as it is."""
+    return says(shutil.copytree(folder, data.with_name(f"{data.name}-copy")))
+
+
+def test_a_backup_does_not_bring_back_what_was_before(tmp_path: Path) -> None:
+    folder = make_user(tmp_path, "alice", EVERYTHING)
+    before = says_at_first(tmp_path, folder)
+    migrated(tmp_path)
+    add_row(folder / NEW, "by the new release")
+    there = says(folder).rows
+    back(tmp_path, from_backup=True)
+    assert says(folder) == before
+    kept = [folder / name for name in kept_in(folder).backups if "pre-rollback" in name]
+    assert [says_rows(path) for path in kept] == [there]
+
+
+def says_rows(path: Path) -> list[tuple[object, ...]]:
+    from tests.support.migration import rows_of
+
+    return rows_of(path)
+
+
+def test_a_damaged_new_database_is_in_the_way_of_the_backup(tmp_path: Path) -> None:
+    folder = make_user(tmp_path, "alice", EVERYTHING)
+    before = says_at_first(tmp_path, folder)
+    migrated(tmp_path)
+    with (folder / NEW).open("r+b") as file:
+        file.seek(8192)
+        file.write(b"\xff" * 4096)
+    assert typed("migrate", "rollback", "profiles", tmp_path).returncode == 1
+    assert (folder / NEW).exists()
+    assert not (folder / OLD).exists()
+    told = typed("migrate", "rollback", "profiles", tmp_path, "--from-backup")
+    assert told.returncode == 0, told.stdout
+    assert "is damaged, and kept as it is" in told.stdout
+    assert says(folder) == before
+
+
+@pytest.mark.parametrize("other_disk", [False, True])
+@pytest.mark.parametrize("from_backup", [False, True])
+def test_a_kill_during_a_rollback_loses_something(tmp_path: Path, disks: Disks, other_disk, from_backup) -> None:
+    disks.mount(tmp_path)
+    original, data = tmp_path / "original", tmp_path / "data"
+    folder = make_user(original, "alice", EVERYTHING)
+    before = says_at_first(original, folder)
+
+    def set_up() -> Path:
+        disks.unmount_below(data)
+        shutil.rmtree(data, ignore_errors=True)
+        shutil.copytree(original, data)
+        if other_disk:
+            disks.mount(data / "alice/profiles")
+        assert migrated(data).good
+        return data / "alice"
+
+    set_up()
+    number = len(points_of(lambda: back(data, from_backup=from_backup)))
+    assert number > 20
+    for at in range(number):
+        folder = set_up()
+        killed_at(at, lambda: back(data, from_backup=from_backup))
+        assert migrated(data).good  # finishes the rollback or undoes it, and comes to one state
+        assert says(folder) == before
+        back(data)
+        assert says(folder) == before
+        assert (folder / OLD).exists()
+        assert registered_rows(data) == []
+
+
+def test_an_error_during_a_rollback_leaves_the_user_half_way(tmp_path: Path, disks: Disks) -> None:
+    disks.mount(tmp_path)
+    data = tmp_path / "data"
+    folder = make_user(data, "alice", Case(images=True))
+    before = says(folder)
+
+    def set_up() -> None:
+        shutil.rmtree(data)
+        make_user(data, "alice", Case(images=True))
+        assert migrated(data).good
+
+    set_up()
+    for number, point in enumerate(points_of(lambda: back(data))):
+        set_up()
+        with failing_at(number, OSError(5, "injected")):
+            report = roll_back_all(data, Watcher(), HASTY)
+        if not point.startswith(("remove", "done")):
+            assert report.counts == {"failed": 1}, point
+            assert (folder / NEW).exists()
+            assert registered_rows(data), point
+        assert point.startswith("remove") or says(folder) == before
+        assert migrated(data).good
+        back(data)
+        assert says(folder) == before
+        assert (folder / OLD).exists()
+
+
+def ended(folder: Path, wall_ago: float, boot_ago: float, boot: str | None = None) -> None:
+    """As if the migration had ended so long ago, on either clock."""
+    now, kept = present_moment(), kept_in(folder)
+    moment = Moment(now.wall - wall_ago, now.boottime - boot_ago, now.boot if boot is None else boot)
+    write_journal(folder, replace(kept, ended=moment))
+
+
+DAY = 86_400.0
+
+
+def test_pruning_goes_by_the_age_of_the_file_or_before_the_grace_is_over(tmp_path: Path) -> None:
+    folder = make_user(tmp_path, "alice")
+    migrated(tmp_path)
+    import os
+
+    os.utime(folder / BACKUP, (0, 0))
+    assert [bool(one.stays) for one in prune_all(tmp_path)] == [True]
+    ended(folder, 29.9 * DAY, 29.9 * DAY)
+    assert [bool(one.stays) for one in prune_all(tmp_path)] == [True]
+    assert (folder / BACKUP).exists()
+    ended(folder, 30.1 * DAY, 30.1 * DAY)
+    assert [one.stays for one in prune_all(tmp_path)] == [""]
+    assert not (folder / BACKUP).exists()
+
+
+@pytest.mark.parametrize(
+    ("wall_ago", "boot_ago"), [(31 * DAY, 1 * DAY), (31 * DAY, 31 * DAY - 3_700), (-5.0, 10.0)], ids=str
+)
+def test_a_clock_that_was_set_ends_the_grace(tmp_path: Path, wall_ago: float, boot_ago: float) -> None:
+    folder = make_user(tmp_path, "alice")
+    migrated(tmp_path)
+    ended(folder, wall_ago, boot_ago)
+    told = list(prune_all(tmp_path))
+    assert [one.wrong for one in told] == [True]
+    assert "clock" in told[0].stays
+    assert (folder / BACKUP).exists()
+
+
+def test_a_reboot_or_a_small_correction_keeps_backups_for_ever() -> None:
+    end = Moment(1_000_000.0, 500.0, "one boot")
+    assert not clock_problem(end, Moment(1_000_000.0 + 31 * DAY, 20.0, "another boot"))
+    assert not clock_problem(end, Moment(1_000_000.0 + 31 * DAY + 3_000, 500.0 + 31 * DAY, "one boot"))
+
+
+def test_the_only_good_copy_is_pruned(tmp_path: Path) -> None:
+    folder = make_user(tmp_path, "alice")
+    migrated(tmp_path)
+    good = (folder / NEW).read_bytes()
+    ended(folder, 31 * DAY, 31 * DAY)
+    for damaged in (good[:8192], b"", b"\xff" * len(good), None):
+        (folder / NEW).unlink()
+        if damaged is not None:
+            (folder / NEW).write_bytes(damaged)
+        told = typed("migrate", "prune", "profiles", tmp_path)
+        assert told.returncode == 1
+        assert "only good copy" in told.stdout
+        assert (folder / BACKUP).exists()
+        (folder / NEW).write_bytes(good)
+
+
+def test_a_kill_while_pruning_leaves_a_backup_that_nobody_knows(tmp_path: Path) -> None:
+    folder = make_user(tmp_path, "alice")
+    migrated(tmp_path)
+    ended(folder, 31 * DAY, 31 * DAY)
+    killed_at(0, lambda: list(prune_all(tmp_path)))
+    assert [one.stays for one in prune_all(tmp_path)] == [""]
+    assert kept_in(folder).backups == ()
+    assert not list(folder.glob(f"{BACKUP}*"))
+
+
+def test_a_run_prunes_what_is_due_unless_told_otherwise(tmp_path: Path) -> None:
+    folder = make_user(tmp_path, "alice")
+    migrated(tmp_path)
+    ended(folder, 31 * DAY, 31 * DAY)
+    make_user(tmp_path, "bob")
+    assert typed("migrate", "run", "profiles", tmp_path, "--no-prune").returncode == 0
+    assert (folder / BACKUP).exists()
+    assert typed("migrate", "run", "profiles", tmp_path).returncode == 0
+    assert not (folder / BACKUP).exists()
+    assert (tmp_path / "bob" / BACKUP).exists()
+    there = tree(tmp_path)
+    assert list(prune_all(tmp_path))
+    assert tree(tmp_path) == there
