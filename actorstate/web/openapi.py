@@ -47,7 +47,7 @@ def _jobs() -> Plain:
         "/api/jobs/{id}/items": {"get": _get("A page of what became of its items", [*items, seen], "Items")},
         "/api/jobs/{id}/history": {"get": _get("A page of its changes, the newest first", changes, "Changes", 410)},
         "/api/jobs/{id}/events": {"get": _events()},
-        "/api/migration/items/{id}": {"get": _get("One job under the older tool's names", [*one, seen], "Older")},
+        "/api/migration/items/{id}": {"get": _older([*one, seen])},
     }
 
 
@@ -61,6 +61,14 @@ def _events() -> Plain:
             **_problems(400, 404, 500, 503),
         },
     }
+
+
+def _older(parameters: list[Plain]) -> Plain:
+    error = _object({"error": TEXT, "message": TEXT}, closed=True)
+    missing = {"description": "as the older tool said it", "content": {"application/json": {"schema": error}}}
+    answers = {"200": _answer("Older"), "304": {"description": "as the reader has it"}, "404": missing}
+    responses = {**answers, **_problems(400, 500, 503)}
+    return {"summary": "One job under the older tool's names", "parameters": parameters, "responses": responses}
 
 
 def _actions() -> Plain:
