@@ -9,10 +9,11 @@ import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Self
 
 from actorstate.client.pending import Pending
 from actorstate.client.sender import Membership, Sender, Transport
-from actorstate.client.track import Turn, Turns
+from actorstate.client.track import Turn, Turns, in_turns
 from actorstate.client.words import Outcome, check_damaged, chunked, counts_of
 from actorstate.core import codec
 from actorstate.core.messages.document import ItemState
@@ -28,19 +29,21 @@ Save = Callable[[], None]
 
 @dataclass(slots=True, eq=False, repr=False)
 class Retries:
-    """What a run's retries need of it. `held` are outcomes that wait for `before_save`."""
+    """The steps of a run's retries (`track.Steps`). `held` are outcomes that wait for `before_save`."""
 
     transport: Transport
     sender: Sender
     member: Membership
     turns: Turns
-    heed: Callable[[Save], None]
+    heed_row: Callable[[Save], None]
     before_save: Save | None
     every: int
     held: list[ItemReport] = field(default_factory=list[ItemReport])
     damaged: list[str] = field(default_factory=list[str])
+    turn: Turn = field(default_factory=Turn)
+    item: ItemState | None = None
 
-    def claim(self) -> None:
+    def claimed(self) -> Self:
         """Takes the retries of the job; raises AlreadyTracked while another worker has them."""
         if self.every < 1:
             raise BadRequest("every must be at least 1")
@@ -55,17 +58,31 @@ class Retries:
                 hint="wait for it, or end it; one worker at a time does them",
                 **taken.details,
             ) from None
+        return self
 
-    def end_row(self, item: ItemState, turn: Turn) -> None:
-        """The loop came back: the item has its new outcome, said at once where nobody wants to save before."""
-        self.held.append(_outcome(item, turn))
+    def skips(self, _item: object) -> bool:
+        """See Steps: what is off the ledger is not handed out."""
+        return False
+
+    def heed(self) -> None:
+        """See Steps."""
+        self.heed_row(self.save)
+
+    def begin(self, item: ItemState) -> None:
+        """See Steps."""
+        self.item, self.turn = item, self.turns.begin()
+
+    def end(self) -> bool:
+        """See Steps: the item has its new outcome, said at once where nobody wants to save before."""
+        self.turns.end(self.turn)
+        if self.item is not None:
+            self.held.append(_outcome(self.item, self.turn))
         if self.before_save is None:
             self.say()
-        elif len(self.held) >= self.every:
-            self.save()
+        return self.before_save is not None and len(self.held) >= self.every
 
     def save(self) -> None:
-        """Makes all outcomes durable, after the caller's own rows."""
+        """See Steps: the outcomes come after the caller's own rows."""
         if self.before_save is not None:
             self.before_save()
         self.say()
@@ -82,9 +99,15 @@ class Retries:
 
     def leave(self) -> None:
         """Gives the claim free. Outcomes that waited for `before_save` are forgotten: those items come again."""
+        self.turns.end(self.turn)
         self.held.clear()
         with contextlib.suppress(ActorStateError):  # the end of the block says it, and waits for the answer
             self.say(live=False)
+
+    def finish(self) -> None:
+        """See Steps. Raises CorruptItem, if the ledger has damaged ones."""
+        self.leave()
+        check_damaged(self.member.job, self.damaged)
 
     def waiting(self) -> Iterator[ItemState]:
         """The items that are to be done once more, until there are none."""
@@ -111,21 +134,7 @@ class Retries:
 
 def retried(retries: Retries) -> Iterator[ItemState]:
     """See `Run.retries`."""
-    retries.claim()
-    turn = Turn()
-    try:
-        for item in retries.waiting():
-            retries.heed(retries.save)
-            turn = retries.turns.begin()
-            yield item
-            retries.turns.end(turn)
-            retries.end_row(item, turn)
-    except GeneratorExit:
-        retries.turns.end(turn)
-        retries.leave()
-        raise
-    retries.leave()
-    check_damaged(retries.member.job, retries.damaged)
+    yield from in_turns(retries.claimed(), retries.waiting())
 
 
 def _put(pending: Pending, *, items: tuple[ItemReport, ...], live: bool) -> None:

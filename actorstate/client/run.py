@@ -136,8 +136,12 @@ class Run:
         comes again. Raises AlreadyTracked while another worker does them, JobCancelled, and at the end
         CorruptItem, if the ledger has damaged ones.
         """
+        return retried(self.retries_of(before_save, every))
+
+    def retries_of(self, before_save: Callable[[], None] | None, every: int) -> Retries:
+        """The steps of `retries`."""
         heed = self.wishes.heed_row
-        return retried(Retries(self.transport, self.sender, self.member, self.turns, heed, before_save, every))
+        return Retries(self.transport, self.sender, self.member, self.turns, heed, before_save, every)
 
     def phase(self, text: str) -> None:
         """Names what the job is doing now."""

@@ -112,8 +112,57 @@ class Port(Protocol):
         ...
 
 
+class Steps(Protocol):
+    """One loop over rows, step by step: what `in_turns` does at once, an event loop does with others in between."""
+
+    def skips(self, row: object) -> bool:
+        """Whether the next row need not be seen again."""
+        ...
+
+    def heed(self) -> None:
+        """Honours pause and cancel before the row; waits."""
+        ...
+
+    def begin(self, row: Any) -> None:  # noqa: ANN401 - what a row is, only its loop knows
+        """The row is handed out."""
+        ...
+
+    def end(self) -> bool:
+        """The loop came back. Whether it is time to save."""
+        ...
+
+    def save(self) -> None:
+        """Makes what was done durable; waits."""
+        ...
+
+    def leave(self) -> None:
+        """The loop was left within a row."""
+        ...
+
+    def finish(self) -> None:
+        """There are no more rows; waits."""
+        ...
+
+
+def in_turns(steps: Steps, rows: Iterable[Row]) -> Iterator[Row]:
+    """The rows that are not skipped, each until its turn is over."""
+    try:
+        for row in rows:
+            if steps.skips(row):
+                continue
+            steps.heed()
+            steps.begin(row)
+            yield row
+            if steps.end():
+                steps.save()
+    except GeneratorExit:
+        steps.leave()
+        raise
+    steps.finish()
+
+
 class Course:
-    """One loop over rows, step by step. Claims the track's name; what else may wait or raise says so."""
+    """The steps of a track. Claims the track's name; what else may wait or raise says so."""
 
     def __init__(self, port: Port, every: int, key: "Key[Any] | None") -> None:
         if every < 1:
@@ -124,54 +173,41 @@ class Course:
         self._turn = Turn()
 
     def skips(self, row: object) -> bool:
-        """Whether the next row need not be seen again."""
+        """See Steps."""
         return not _is_new(self._position, row, self._key)
 
     def heed(self) -> None:
-        """Honours pause and cancel before the row; waits."""
+        """See Steps."""
         self._port.heed(lambda: self._port.save(self._position, live=True))
 
-    def begin(self) -> None:
-        """The row is handed out."""
+    def begin(self, _row: object) -> None:
+        """See Steps."""
         self._turn = self._port.turns.begin()
 
     def end(self) -> bool:
-        """The loop came back: the row is counted. Whether the position is to be saved now."""
+        """See Steps: the row is counted."""
         self._port.turns.end(self._turn)
         _end_row(self._port, self._position, self._turn)
         return self._position.ended - self._saved_at >= self._every
 
     def save(self) -> None:
-        """Makes the position durable; waits."""
+        """See Steps."""
         self._port.save(self._position, live=True)
         self._saved_at = self._position.ended
 
     def leave(self) -> None:
-        """The loop was left within a row."""
+        """See Steps."""
         self._port.turns.end(self._turn)
         self._port.leave(self._position)
 
     def finish(self) -> None:
-        """There are no more rows; waits."""
+        """See Steps."""
         self._port.save(self._position, live=False)
 
 
 def tracked(port: Port, rows: Iterable[Row], every: int, key: "Key[Row] | None") -> Iterator[Row]:
     """See `Run.track`."""
-    course = Course(port, every, key)
-    try:
-        for row in rows:
-            if course.skips(row):
-                continue
-            course.heed()
-            course.begin()
-            yield row
-            if course.end():
-                course.save()
-    except GeneratorExit:
-        course.leave()
-        raise
-    course.finish()
+    yield from in_turns(Course(port, every, key), rows)
 
 
 def _resumed(track: Track, *, by_key: bool) -> Position:

@@ -30,9 +30,9 @@ class Retention:
         return bool(self._due)
 
     def note(self, parts: Iterable[JobCommit]) -> None:
-        """These were committed. A whole store has a keyframe in each commit, and reads all of a past to cut it."""
+        """These were committed with a keyframe. A whole store has one in each commit, and reads all to cut a past."""
         for part in parts:
-            if part.keyframe is not None and not part.deleted and not self._store.whole:
+            if not part.deleted and not self._store.whole:
                 self._due[part.job] = None
 
     def tick(self) -> None:

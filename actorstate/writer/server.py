@@ -320,8 +320,9 @@ class Server:
     def _settle(self, batch: Batch) -> None:
         outcomes = self._committer.settle(batch, self._residents)
         self._last_commit = time.monotonic()
-        if batch.error is None:
-            self._retention.note(batch.parts)
+        framed = [part for part in batch.parts if part.keyframe is not None]
+        if framed and batch.error is None:
+            self._retention.note(framed)
         for envelope, actor, answer in outcomes:
             if isinstance(answer, ActorStateError):
                 self._refuse(envelope.reply_to, envelope.number, answer)

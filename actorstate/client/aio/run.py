@@ -4,7 +4,7 @@ What returns at once is called as it is; what waits, waits in a thread of its ow
 """
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager, suppress
 from inspect import isawaitable
 from types import TracebackType
@@ -18,9 +18,9 @@ from actorstate.client.operations import Seat
 from actorstate.client.run import Run, TrackPort
 from actorstate.client.sender import Totals
 from actorstate.client.sync.pool import Transport
-from actorstate.client.track import Course
+from actorstate.client.track import Course, Steps
 from actorstate.client.words import checked_name
-from actorstate.core.messages.document import NOTHING
+from actorstate.core.messages.document import NOTHING, ItemState
 from actorstate.errors import ActorStateError
 
 Parameters = ParamSpec("Parameters")
@@ -110,15 +110,21 @@ class AsyncRun:
         loop = asyncio.get_running_loop()
         save = None if before_save is None else _in_loop(loop, before_save)
         port = TrackPort(self.blocking, checked_name(name), save)
-        return _Tracked(self.blocking, rows, lambda: Course(port, every, key))
+        return _InTurns(self.blocking, _asynchronous(rows), lambda: Course(port, every, key))
+
+    def retries(self, *, every: int = 100, before_save: Callable[[], object] | None = None) -> AsyncIterator[ItemState]:
+        """For `async for`: see `Run.retries`. `before_save` as in `track`."""
+        save = None if before_save is None else _in_loop(asyncio.get_running_loop(), before_save)
+        retries = self.blocking.retries_of(save, every)
+        return _InTurns(self.blocking, _fetched(retries.waiting()), retries.claimed)
 
 
-class _Tracked(Generic[Row]):
-    """The rows of a track. No async generator: those are closed some time after their loop was left."""
+class _InTurns(Generic[Row]):
+    """Rows, each until its turn is over. No async generator: those are closed some time after their loop was left."""
 
-    def __init__(self, run: Run, rows: Iterable[Row] | AsyncIterable[Row], claim: Callable[[], Course]) -> None:
-        self._run, self._rows, self._claim = run, _asynchronous(rows), claim
-        self._course: Course | None = None
+    def __init__(self, run: Run, rows: AsyncIterator[Row], claim: Callable[[], Steps]) -> None:
+        self._run, self._rows, self._claim = run, rows, claim
+        self._course: Steps | None = None
         self._in_turn = False
 
     def __aiter__(self) -> Self:
@@ -137,7 +143,7 @@ class _Tracked(Generic[Row]):
                 continue
             if self._run.sender.order != NOTHING:
                 await aside(course.heed)
-            course.begin()
+            course.begin(row)
             self._in_turn = True
             return row
         await aside(course.finish)
@@ -157,6 +163,12 @@ async def _asynchronous(rows: Iterable[Row] | AsyncIterable[Row]) -> AsyncIterat
     else:
         for row in rows:
             yield row
+
+
+async def _fetched(items: Iterator[ItemState]) -> AsyncIterator[ItemState]:
+    """Each next one may have to be asked for."""
+    while (item := await aside(next, items, None)) is not None:
+        yield item
 
 
 def _in_loop(loop: asyncio.AbstractEventLoop, before_save: Callable[[], object]) -> Callable[[], None]:
