@@ -62,12 +62,15 @@ def right(status: int, body: bytes) -> str:
 
 
 @contextmanager
-def gunicorn(directory: Path, log: Path, *options: str, app: str = WSGI) -> Iterator[WebServer]:
+def gunicorn(
+    directory: Path, log: Path, *options: str, app: str = WSGI, prefix: tuple[str, ...] = ()
+) -> Iterator[WebServer]:
     """A gunicorn with 2 workers; ended with the block, by SIGKILL if it does not go by itself."""
     with socket.create_server(("127.0.0.1", 0)) as reserved:
         port = reserved.getsockname()[1]
         reserved.set_inheritable(True)
         command = [
+            *prefix,
             sys.executable, "-m", "gunicorn", "-w", "2", "--bind", f"fd://{reserved.fileno()}", "--no-control-socket",
             "--graceful-timeout", "20", "--log-level", "info", *options, app,
         ]  # fmt: skip

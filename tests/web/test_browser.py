@@ -152,6 +152,33 @@ def test_a_killed_writer_is_told_and_its_return_too(site, client, tab, writer, s
     expect(page.locator("#line")).to_have_text("Live", timeout=30_000)
 
 
+def test_an_answer_that_was_overtaken_does_not_turn_the_page_back(site, client, tab):
+    old = site.get("/api/jobs/import-42")[2]
+    with client.attach("import-42") as job:
+        job.progress(succeeded=50)
+    page = tab()
+    page.goto(site.url + "?job=import-42")
+    assert processed(page) == 50
+    with page.expect_response("**/api/jobs/import-42") as answered:
+        page.route("**/api/jobs/import-42", lambda route: route.fulfill(body=old, content_type="application/json"))
+    answered.value.finished()
+    page.evaluate("new Promise(requestAnimationFrame)")
+    assert processed(page) == 50, "an older state has replaced a newer one"
+
+
+def test_a_machine_without_a_network_is_told_and_goes_on_when_it_has_one_again(site, client, tab):
+    page = tab()
+    page.goto(site.url + "?job=import-42")
+    processed(page)
+    page.context.set_offline(True)
+    expect(page.locator("#line")).to_contain_text("No connection", timeout=30_000)
+    assert processed(page) == 0
+    page.context.set_offline(False)
+    client.pause("import-42")
+    status(page, "paused")
+    expect(page.locator("#line")).to_have_text("Live")
+
+
 def test_the_buttons_do_what_they_say_and_ask_before_the_worst(site, client, tab):
     page = tab()
     page.goto(site.url + "?job=import-42")
