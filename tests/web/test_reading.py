@@ -35,6 +35,15 @@ def tag(application, job):
     return header(ask(application, f"/api/jobs/{job}"), "ETag")
 
 
+def recorded(application):
+    """What is asked of the writer from now on."""
+    calls = []
+    flights = application._flights_here()
+    call = flights._call
+    flights._call = lambda body, timeout_s: (calls.append(body), call(body, timeout_s))[1]
+    return calls
+
+
 def test_a_job_is_told_whole_and_named_by_epoch_and_revision(application, client):
     client.create("import-42", total=10, meta={"source": "crm"})
     response = ask(application, "/api/jobs/import-42")
@@ -82,7 +91,9 @@ def test_more_held_requests_than_threads_can_bear_are_answered_at_once(directory
     client.create("import-42")
     with served(directory, max_waiting=0) as application:
         seen = tag(application, "import-42")
+        calls = recorded(application)
         assert ask(application, "/api/jobs/import-42?wait=60", {"if-none-match": seen}).status == 304
+        assert [body.wait_s for body in calls] == [0.0]
 
 
 def test_a_held_request_without_news_is_not_modified(directory, client):
@@ -229,10 +240,7 @@ def test_an_outage_costs_one_wait_not_one_for_each_reader(directory, client, wri
     with served(directory, timeout_s=0.5) as application:
         ask(application, "/api/jobs/import-42")
         writer.kill()
-        calls = []
-        flights = application._flights_here()
-        call = flights._call
-        flights._call = lambda body, timeout_s: (calls.append(body), call(body, timeout_s))[1]
+        calls = recorded(application)
         for _ in range(20):
             assert header(ask(application, "/api/jobs/import-42"), "X-Actorstate-Stale") == "1"
         assert len(calls) <= 2, "each of the refreshes waited for the dead writer"
