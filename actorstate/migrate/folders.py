@@ -161,10 +161,9 @@ def remove_empty(folder: Path) -> None:
     """Removes the folder and those below it, as far as they are empty. A mount point stays."""
     if not folder.is_dir() or folder.is_symlink():
         return
-    for entry in list(os.scandir(folder)):
-        if entry.is_dir(follow_symlinks=False):
-            remove_empty(Path(entry.path))
-    if not os.path.ismount(folder) and not any(os.scandir(folder)):
+    for below in list(folder.iterdir()):
+        remove_empty(below)
+    if not os.path.ismount(folder) and not os.listdir(folder):  # noqa: PTH208 - an iterator would have to be closed
         folder.rmdir()
         sync_folder(folder.parent)
 

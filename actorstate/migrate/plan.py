@@ -52,6 +52,8 @@ class UserFacts:
     folders: tuple[tuple[Seen, Seen], ...] = ()
     symlink: bool = False
     recorded: bool = False
+    problem: str = ""
+    """Why his folder could not be looked at."""
     journal: str = ""
     """State of the last migration, empty without one, `unreadable` for a journal that cannot be understood."""
 
@@ -172,6 +174,8 @@ def _judged(layout: Layout, facts: UserFacts) -> tuple[Action, str]:
 def _untouchable(facts: UserFacts) -> str:
     if not facts.user.isprintable():
         return "the folder's name cannot be written into a database or a terminal"
+    if facts.problem:
+        return facts.problem
     if facts.symlink:
         return "the user's folder is a symbolic link: put the folder itself into DATA"
     if facts.journal == "unreadable":

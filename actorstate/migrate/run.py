@@ -2,6 +2,7 @@
 
 import errno
 import time
+import traceback
 from collections.abc import Generator, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -102,7 +103,7 @@ def run_all(data: Path, layout: Layout, settings: Settings, watcher: Watcher) ->
         plan = survey(data, layout, settings.user)
         watcher.begun(plan)
         outcomes: dict[str, Outcome] = {}
-        stopped = _each(_Run(data, layout, settings), plan, watcher, outcomes)
+        stopped = _each(Round(data, layout, settings), plan, watcher, outcomes)
         ordered = tuple(outcomes[one.user] for one in plan.users if one.user in outcomes)
         report = Report(str(data), layout.name, ordered, time.monotonic() - started, stopped)
         if report.good and settings.user is None:
@@ -112,14 +113,16 @@ def run_all(data: Path, layout: Layout, settings: Settings, watcher: Watcher) ->
 
 
 @dataclass(frozen=True, slots=True)
-class _Run:
+class Round:
+    """One run: what all of its users share."""
+
     data: Path
     layout: Layout
     settings: Settings
     room: Room = field(default_factory=Room)
 
 
-def _each(run: _Run, plan: Plan, watcher: Watcher, outcomes: dict[str, Outcome]) -> str:
+def _each(run: Round, plan: Plan, watcher: Watcher, outcomes: dict[str, Outcome]) -> str:
     """Users in turn, as many at once as there are workers; the reason when it was stopped before all had theirs."""
     waiting: dict[Future[Outcome], UserPlan] = {}
 
@@ -137,20 +140,24 @@ def _each(run: _Run, plan: Plan, watcher: Watcher, outcomes: dict[str, Outcome])
             except ActorStateError as error:
                 stopped = error.message
                 break
-            waiting[pool.submit(migrate_one, run.data, run.layout, one, run)] = one
+            waiting[pool.submit(migrate_one, one, run)] = one
             while len(waiting) >= run.settings.workers:
                 take(wait(waiting, return_when=FIRST_COMPLETED).done)
         take(wait(waiting).done)
     return stopped
 
 
-def migrate_one(data: Path, layout: Layout, plan: UserPlan, run: _Run) -> Outcome:
+def migrate_one(plan: UserPlan, run: Round) -> Outcome:
     """One user, to an outcome: nothing that goes wrong here is raised."""
     started = time.monotonic()
     try:
-        outcome = _migrated(data, layout, plan, run)
+        outcome = _migrated(plan, run)
     except (ActorStateError, OSError) as error:
-        outcome = failed(data, plan.user, error)
+        outcome = failed(run.data, plan.user, error)
+    except Exception as error:  # noqa: BLE001 - a defect met by one user is told as his, and the others go on
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        told = f"a defect of actorstate: {error!r} at {where.filename}:{where.lineno}; please report it"
+        outcome = Outcome(plan.user, "failed", told, next="run it again: what was begun is finished or undone")
     return replace(outcome, took_s=round(time.monotonic() - started, 3))
 
 
@@ -168,18 +175,18 @@ def failed(data: Path, user: str, error: ActorStateError | OSError) -> Outcome:
     return Outcome(user, result, told, next=step)
 
 
-def _migrated(data: Path, layout: Layout, plan: UserPlan, run: _Run) -> Outcome:
+def _migrated(plan: UserPlan, run: Round) -> Outcome:
     match plan.action:
         case "skip":
             return Outcome(plan.user, "skipped", plan.reason)
         case "refuse":
             raise UserRefused(f"{plan.user}: {plan.reason}")
         case "record":
-            return _recorded(data, plan)
+            return _recorded(run.data, plan)
         case "finish":
-            return _finished(data, layout, plan, run)
+            return _finished(plan, run)
         case "migrate":
-            return _moved(data, layout, plan, run)
+            return _moved(plan, run)
 
 
 def _recorded(data: Path, plan: UserPlan) -> Outcome:
@@ -190,7 +197,8 @@ def _recorded(data: Path, plan: UserPlan) -> Outcome:
     return Outcome(plan.user, "recorded")
 
 
-def _finished(data: Path, layout: Layout, plan: UserPlan, run: _Run) -> Outcome:
+def _finished(plan: UserPlan, run: Round) -> Outcome:
+    data, layout = run.data, run.layout
     kept = read_journal(data / plan.user)
     if kept is None:
         raise NeedsAttention(f"the journal of {plan.user} is gone")
@@ -202,16 +210,16 @@ def _finished(data: Path, layout: Layout, plan: UserPlan, run: _Run) -> Outcome:
         return Outcome(plan.user, "skipped", "an interrupted rollback was undone: he is migrated", recovered=True)
     recorded = plan.user in registered(data, layout)
     fresh = plan_user(layout, facts_of(data, layout, plan.user, recorded))
-    return replace(_migrated(data, layout, fresh, run), recovered=True)
+    return replace(_migrated(fresh, run), recovered=True)
 
 
-def _moved(data: Path, layout: Layout, plan: UserPlan, run: _Run) -> Outcome:
-    options = run.settings.options
+def _moved(plan: UserPlan, run: Round) -> Outcome:
+    data, options = run.data, run.settings.options
     if found := next(objections(data, plan), None):
         raise UserRefused(f"{plan.user}: {found}")
     folder = data / plan.user
     before = read_journal(folder)
-    fresh = Journal(layout.name, "migrating", "", plan, backups=() if before is None else before.backups)
+    fresh = Journal(run.layout.name, "migrating", "", plan, backups=() if before is None else before.backups)
     work = Work(data, fresh, options)
     with (
         full_disk_told(),

@@ -19,7 +19,7 @@ from actorstate.migrate.sqlitefiles.registry import recorded_users
 def survey(data: Path, layout: Layout, user: str | None = None) -> Plan:
     """The plan for all users in `data`, or for one. Raises UserRefused when there is no such folder or user."""
     recorded = registered(data, layout)
-    return plan_all(str(data), layout, (facts_of(data, layout, one, one in recorded) for one in users_in(data, user)))
+    return plan_all(str(data), layout, (_facts(data, layout, one, one in recorded) for one in users_in(data, user)))
 
 
 def users_in(data: Path, user: str | None = None) -> tuple[str, ...]:
@@ -39,6 +39,13 @@ def registered(data: Path, layout: Layout) -> frozenset[str]:
     if layout.registry is None:
         return frozenset()
     return recorded_users(data / layout.registry.database, layout.registry.table, layout.registry.slug)
+
+
+def _facts(data: Path, layout: Layout, user: str, recorded: bool) -> UserFacts:  # noqa: FBT001 - as below
+    try:
+        return facts_of(data, layout, user, recorded)
+    except OSError as error:
+        return UserFacts(user, Seen(), Seen(), problem=f"his folder cannot be looked at: {error}")
 
 
 def facts_of(data: Path, layout: Layout, user: str, recorded: bool) -> UserFacts:  # noqa: FBT001 - a fact like the others

@@ -129,7 +129,7 @@ def test_a_log_is_put_onto_a_database_that_was_written_to_since(tmp_path: Path) 
     assert (folder / f"{OLD}-wal").stat().st_size
 
 
-@pytest.mark.parametrize("keep", ["old", "new"])
+@pytest.mark.parametrize("keep", ["old", pytest.param("new", marks=pytest.mark.slow)])
 def test_a_kill_while_mending_loses_something(tmp_path: Path, keep: str) -> None:
     from actorstate.migrate.audit import audit_all
     from actorstate.migrate.layouts import SERVER

@@ -19,6 +19,8 @@ from tests.support.migration import (
     NEW,
     OLD,
     Case,
+    Disks,
+    disks,
     killed_at,
     make_database,
     make_user,
@@ -30,6 +32,8 @@ from tests.support.migration import (
     typed,
 )
 from tests.support.processes import Child, hear, tell, together
+
+__all__ = ["disks"]
 
 
 def sit(database: str, mode: str) -> None:
@@ -201,3 +205,50 @@ def test_a_missing_writer_or_a_lost_state_directory_stops_a_migration(tmp_path: 
     assert not state.exists()
     assert migrated(data).good
     assert says(data / "alice") == before
+
+
+@pytest.mark.parametrize("other_disk", [False, True])
+def test_an_image_that_arrives_during_the_run_is_lost(tmp_path: Path, disks: Disks, other_disk) -> None:
+    folder = make_user(tmp_path, "alice", Case(images=True))
+    if other_disk:
+        disks.mount(folder / "profiles")
+    arrived: dict[str, bytes] = {}
+
+    def arrive(_name: str, fields: dict[str, object]) -> None:
+        name = f"late/{fields['point']}.png"
+        place = folder / "images" / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(name.encode())
+        arrived[name] = name.encode()
+
+    stop = telemetry.listen(arrive, "migrate.reached")
+    try:
+        report = migrated(tmp_path)
+    finally:
+        stop()
+    there = folder / "profiles/default/images"
+    found = {str(path.relative_to(there)): path.read_bytes() for path in there.rglob("late/*")}
+    left = {path.name for path in (folder / "images").rglob("*.png")}
+    assert report.counts == {"migrated": 1}
+    assert len(found) > 20
+    assert found | {f"late/{name}": f"late/{name}".encode() for name in left} == arrived
+
+
+def test_images_of_one_name_that_differ_are_thrown_away(tmp_path: Path) -> None:
+    folder = make_user(tmp_path, "alice", Case(images=True))
+
+    def arrive(_name: str, fields: dict[str, object]) -> None:
+        if fields["point"] == "switch.folder_placed":
+            (folder / "images").mkdir()
+            (folder / "images/0.png").write_bytes(b"another picture")
+
+    stop = telemetry.listen(arrive, "migrate.reached")
+    try:
+        report = migrated(tmp_path)
+    finally:
+        stop()
+    assert (folder / "images/0.png").read_bytes() == b"another picture"
+    assert (folder / "profiles/default/images/0.png").read_bytes() == bytes(1000)
+    assert "0.png stays" in report.users[0].notes[0]
+    found = typed("migrate", "audit", "profiles", tmp_path)
+    assert "orphaned files" in found.stdout

@@ -101,8 +101,13 @@ def test_a_damaged_new_database_is_in_the_way_of_the_backup(tmp_path: Path) -> N
     assert says(folder) == before
 
 
-@pytest.mark.parametrize("other_disk", [False, True])
-@pytest.mark.parametrize("from_backup", [False, True])
+@pytest.mark.parametrize(
+    ("other_disk", "from_backup"),
+    [
+        (True, False),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in ((True, True), (False, True), (False, False))),
+    ],
+)
 def test_a_kill_during_a_rollback_loses_something(tmp_path: Path, disks: Disks, other_disk, from_backup) -> None:
     disks.mount(tmp_path)
     original, data = tmp_path / "original", tmp_path / "data"
@@ -132,6 +137,7 @@ def test_a_kill_during_a_rollback_loses_something(tmp_path: Path, disks: Disks, 
         assert registered_rows(data) == []
 
 
+@pytest.mark.slow
 def test_an_error_during_a_rollback_leaves_the_user_half_way(tmp_path: Path, disks: Disks) -> None:
     disks.mount(tmp_path)
     data = tmp_path / "data"

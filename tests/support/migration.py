@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -248,3 +249,41 @@ def add_row(database: Path, title: str) -> None:
     """A row that the app writes."""
     with contextlib.closing(sqlite3.connect(database)) as connection, connection:
         connection.execute("INSERT INTO items(title) VALUES (?)", (title,))
+
+
+class Stage:
+    """DATA with one user, made anew for each round."""
+
+    def __init__(self, data: Path, case: Case, disks: Disks) -> None:
+        self.data, self.case, self.disks = data, case, disks
+        self.folder = data / "alice"
+
+    def prepare(self) -> None:
+        """The user as the older app left him, to be copied; what he has is in `before`."""
+        self.disks.mount(self.data.parent)  # a disk in memory: its sync takes no time
+        self.original = make_user(self.data.with_name("original"), "alice", self.case)
+        copy = shutil.copytree(self.original, self.data.with_name("copy"))
+        self.before = says(copy)
+        self.set_up()
+
+    def set_up(self) -> None:
+        """As if nothing had happened yet."""
+        self.disks.unmount_below(self.data)
+        shutil.rmtree(self.data, ignore_errors=True)
+        shutil.copytree(self.original, self.folder)
+        if self.case.other_disk:
+            self.disks.mount(self.folder / "profiles")
+
+    def run(self) -> None:
+        migrated(self.data)
+
+    def check_migrated(self) -> None:
+        """The next run has finished it: nothing is lost, and one more run changes nothing."""
+        report = migrated(self.data)
+        assert report.good, report
+        assert (self.folder / NEW).exists()
+        assert says(self.folder) == self.before
+        assert registered_rows(self.data) == [("alice", "default", "Default")]
+        there = tree(self.data)
+        assert migrated(self.data).counts == {"skipped": 1}
+        assert tree(self.data) == there

@@ -8,7 +8,7 @@ import os
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,8 +27,6 @@ from actorstate.migrate.sqlitefiles.tables import (
     stand_in,
 )
 
-BATCH = 500
-"""Rows that are fetched and digested at once."""
 MAX_PROBLEMS = 10
 """More are not listed."""
 COPY_ATTEMPTS = 3
@@ -192,20 +190,15 @@ def _digested(connection: sqlite3.Connection, one: Definition) -> Content:
     columns = ", ".join([*key, *map(quoted, table.columns)])
     rows = connection.execute(f"SELECT {columns} FROM main.{quoted(one.name)} NOT INDEXED")  # noqa: S608 - quoted
     digest, count = hashlib.sha256(), 0
-    for batch in _batches(rows):
-        count += len(batch)
-        digest.update(repr(batch).encode(errors="surrogateescape"))
+    for row in rows:  # one at a time: a row may hold a gigabyte
+        count += 1
+        digest.update(repr(row).encode(errors="surrogateescape"))
     return Content(count, digest.hexdigest())
 
 
 def _without_rowid(connection: sqlite3.Connection, one: Definition) -> bool:
     listed = connection.execute("SELECT wr FROM pragma_table_list WHERE schema='main' AND name=?", (one.name,))
     return bool(listed.fetchone()[0])
-
-
-def _batches(rows: sqlite3.Cursor) -> Iterator[list[object]]:
-    while batch := rows.fetchmany(BATCH):
-        yield batch
 
 
 def _bytes_in_text(raw: bytes) -> str:
