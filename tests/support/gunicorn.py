@@ -102,6 +102,8 @@ def wait_served(server: WebServer) -> None:
 
 def end(process: "subprocess.Popen[bytes]") -> None:
     """SIGTERM, and SIGKILL for all of its group when that takes too long."""
+    if process.poll() is not None:
+        return
     process.send_signal(signal.SIGTERM)
     descriptor = os.pidfd_open(process.pid)
     try:

@@ -1,6 +1,7 @@
 """Real web servers, their clients made at import: every request is answered and right, whatever ends or begins anew."""
 
 import signal
+import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -92,3 +93,36 @@ def test_a_reload_does_not_wait_for_held_readers(directory, client, tmp_path, ki
         server.signal(signal.SIGHUP)
         assert {each.result(WITHIN_S)[0] for each in held} <= {304}
         assert server.refreshed(20, 4, right) == {"right": 20}
+
+
+@pytest.mark.parametrize("kind", ["asgi", pytest.param("uvicorn", marks=pytest.mark.nightly)])
+def test_open_event_streams_do_not_hold_up_a_shutdown(directory, client, tmp_path, kind):
+    """They end in order; cut off by the graceful timeout, which is shorter than a stream's life, none would."""
+    app, *options = KINDS[kind]
+    with gunicorn(directory, tmp_path / "web.log", *options, app=app) as server:
+        readers = [streaming(server.port) for _ in range(20)]
+        server.signal(signal.SIGTERM)
+        ends = [rest_of(reader) for reader in readers]
+    assert {each[-5:] for each in ends} == {b"0\r\n\r\n"}
+
+
+def streaming(port):
+    """A connection that has got its first event."""
+    reader = socket.create_connection(("127.0.0.1", port), timeout=WITHIN_S)
+    reader.sendall(b"GET /api/jobs/import-42/events HTTP/1.1\r\nHost: web\r\n\r\n")
+    got = b""
+    while b'"revision"' not in got:
+        got += reader.recv(65_536)
+    return reader
+
+
+def rest_of(reader):
+    """What comes until the server closes, or cuts off."""
+    got = b""
+    with reader:
+        try:
+            while piece := reader.recv(65_536):
+                got += piece
+        except ConnectionError:
+            return b"cut off"
+    return got
