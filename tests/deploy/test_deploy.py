@@ -1,15 +1,19 @@
 """What lies in deploy/ is what its programs expect, names what exists, and is locked down as far as stated."""
 
+import contextlib
 import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from tests.support.gunicorn import end
 from tests.support.web import ask, served
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -117,6 +121,30 @@ def test_the_runbook_names_commands_that_there_are():
     for line in re.findall(r"^    (actorstate .+)$", (DEPLOY / "runbook.md").read_text(), re.MULTILINE):
         arguments = line.partition("#")[0].split()[1:]
         build_parser(arguments).parse_args(arguments)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preload", ["0", "1"])
+def test_gunicorn_serves_as_it_is_configured_here(shared_writer, tmp_path, preload):
+    place = tmp_path / "web.sock"
+    command = [sys.executable, "-m", "gunicorn", "--config", "gunicorn.conf.py", "web:application"]
+    ours = {"ACTORSTATE_BIND": f"unix:{place}", "ACTORSTATE_DIR": str(shared_writer.directory), "PYTHONPATH": str(ROOT)}
+    environment = os.environ | ours | {"ACTORSTATE_PRELOAD": preload}
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen(command, cwd=DEPLOY, env=environment, stdout=log, stderr=log)
+    try:
+        answer = b""
+        until = time.monotonic() + 30.0
+        while not answer and time.monotonic() < until and process.poll() is None:
+            with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as reader:
+                reader.connect(str(place))
+                reader.sendall(b"GET /readyz HTTP/1.0\r\n\r\n")
+                answer = reader.recv(100)
+        assert b" 200 OK" in answer, (tmp_path / "log").read_text()
+    finally:
+        end(process)
+    assert process.returncode == 0
+    assert "Error" not in (tmp_path / "log").read_text()
 
 
 @pytest.mark.parametrize("name", ["gunicorn.conf.py", "web.py", "locustfile.py"])

@@ -166,6 +166,7 @@ def test_an_answer_that_was_overtaken_does_not_turn_the_page_back(site, client, 
     assert processed(page) == 50, "an older state has replaced a newer one"
 
 
+@pytest.mark.nightly
 def test_a_machine_without_a_network_is_told_and_goes_on_when_it_has_one_again(site, client, tab):
     page = tab()
     page.goto(site.url + "?job=import-42")
@@ -218,6 +219,7 @@ def test_a_refusal_is_told_in_words(site, client, tab):
     assert client.get("import-42").status == "pending"
 
 
+@pytest.mark.nightly
 def test_a_question_is_answered_with_the_text_that_was_read(site, client, tab):
     client.create("ask-1", needs_approval="delete 12 duplicate groups?")
     page = tab()
@@ -279,7 +281,7 @@ def test_a_list_that_was_opened_stays_open_under_news(site, client, tab):
         assert page.locator("details[open]").count() == 2, "news has closed what the reader had opened"
 
 
-@pytest.mark.parametrize("width", [320, 390])
+@pytest.mark.parametrize("width", [320, pytest.param(390, marks=pytest.mark.nightly)])
 def test_nothing_runs_off_a_phone(site, client, tab, width):
     long = "import-" + "x" * 121
     client.create(long, kind="k" * 128)

@@ -80,7 +80,7 @@ def test_every_request_is_answered_while_the_writer_is_killed_under_them(
     assert answers.total() == 1_500
 
 
-@pytest.mark.parametrize("kind", [each for each in kinds("gthread") if each.values != ("sync",)])
+@pytest.mark.parametrize("kind", [each for each in kinds() if each.values != ("sync",)])
 def test_a_reload_does_not_wait_for_held_readers(directory, client, tmp_path, kind):
     """A held request of a killed worker is the one thing that may break: its reader asks again."""
     app, *options = KINDS[kind]
