@@ -141,7 +141,11 @@ def plan_user(layout: Layout, facts: UserFacts) -> UserPlan:
 def settle(layout: Layout, facts: UserFacts) -> UserPlan:
     """All parts of this user, whatever is there of them: for mending what another tool has left half-way."""
     plan = UserPlan(facts.user, "migrate", backups=layout.backups, record=_record(layout, facts))
-    return _with_parts(plan, layout, facts)
+    plan = _with_parts(plan, layout, facts)
+    pairs = zip(layout.folders, facts.folders, strict=True)
+    there = [(move, old, new) for move, (old, new) in pairs if "folder" in {old.kind, new.kind}]
+    folders = (Part(move.old, move.new, old.bytes, old.files, old.device != new.device) for move, old, new in there)
+    return replace(plan, folders=tuple(folders))
 
 
 def reverse(plan: UserPlan) -> UserPlan:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from actorstate.migrate.plan import Plan, UserPlan
 from actorstate.migrate.preflight import problems
-from actorstate.migrate.run import Outcome, Report
+from actorstate.migrate.run import GOOD, Outcome, Report
 
 DRY = "[DRY RUN] "
 _UNITS = ("bytes", "kB", "MB", "GB", "TB")
@@ -73,8 +73,8 @@ def _moves(one: UserPlan) -> Iterator[str]:
 
 
 def report_lines(report: Report) -> Iterator[str]:
-    """For each user what was done, where the backup lies, how to undo it; then the sum."""
-    for one in report.users:
+    """For each user what was done, where the backup lies, how to undo it; those in trouble last; then the sum."""
+    for one in sorted(report.users, key=lambda one: one.result not in GOOD):
         yield from outcome_lines(one)
     counts = ", ".join(f"{number} {result.replace('_', ' ')}" for result, number in sorted(report.counts.items()))
     yield f"{counts or 'nothing to do'}, in {report.took_s:.1f} s"

@@ -106,7 +106,7 @@ def test_a_failure_is_not_rolled_back(tmp_path: Path) -> None:
     before = says(folder)
     other = tmp_path.with_name(f"{tmp_path.name}-other")
     make_user(other, "alice", Case(images=True))
-    number = points_of(lambda: migrated(other)).index("switch.folder_placed")
+    number = points_of(lambda: migrated(other)).index("verify.begun")
     with failing_at(number, OSError(5, "Input/output error")):
         report = migrated(tmp_path)
     assert report.counts == {"failed": 1}
