@@ -33,7 +33,7 @@ def client(directory, writer):
         yield client
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", kinds("sync", "gthread", "gevent", "asgi"))
 @pytest.mark.parametrize(
     "preload", [("--preload",), pytest.param((), marks=pytest.mark.nightly)], ids=["preload", "apart"]
 )
@@ -43,7 +43,7 @@ def test_a_thousand_requests_are_right_and_none_hangs(directory, client, tmp_pat
         assert server.refreshed(1_000, 16, right) == {"right": 1_000}
 
 
-@pytest.mark.parametrize("kind", [each for each in kinds("gthread", "asgi") if each.values != ("uvicorn",)])
+@pytest.mark.parametrize("kind", [each for each in kinds("gthread") if each.values != ("uvicorn",)])
 def test_workers_that_are_replaced_lose_no_request(directory, client, tmp_path, kind):
     app, *options = KINDS[kind]
     ages = ("--max-requests", "100", "--max-requests-jitter", "20", "--preload")
