@@ -60,7 +60,7 @@ class Retries:
             ) from None
         return self
 
-    def skips(self, _item: object) -> bool:
+    def skips(self, _item: object, /) -> bool:
         """See Steps: what is off the ledger is not handed out."""
         return False
 
@@ -68,7 +68,7 @@ class Retries:
         """See Steps."""
         self.heed_row(self.save)
 
-    def begin(self, item: ItemState) -> None:
+    def begin(self, item: ItemState, /) -> None:
         """See Steps."""
         self.item, self.turn = item, self.turns.begin()
 

@@ -115,7 +115,7 @@ class Port(Protocol):
 class Steps(Protocol):
     """One loop over rows, step by step: what `in_turns` does at once, an event loop does with others in between."""
 
-    def skips(self, row: object) -> bool:
+    def skips(self, row: object, /) -> bool:
         """Whether the next row need not be seen again."""
         ...
 
@@ -123,7 +123,7 @@ class Steps(Protocol):
         """Honours pause and cancel before the row; waits."""
         ...
 
-    def begin(self, row: Any) -> None:  # noqa: ANN401 - what a row is, only its loop knows
+    def begin(self, row: Any, /) -> None:  # noqa: ANN401 - what a row is, only its loop knows
         """The row is handed out."""
         ...
 
@@ -172,7 +172,7 @@ class Course:
         self._saved_at = 0 if key is not None else self._position.done
         self._turn = Turn()
 
-    def skips(self, row: object) -> bool:
+    def skips(self, row: object, /) -> bool:
         """See Steps."""
         return not _is_new(self._position, row, self._key)
 
@@ -180,7 +180,7 @@ class Course:
         """See Steps."""
         self._port.heed(lambda: self._port.save(self._position, live=True))
 
-    def begin(self, _row: object) -> None:
+    def begin(self, _row: object, /) -> None:
         """See Steps."""
         self._turn = self._port.turns.begin()
 
