@@ -16,7 +16,16 @@ from actorstate.client.words import MAX_NAME, checked_name
 from actorstate.core.messages.replies import Applied
 from actorstate.core.messages.requests import Attach, CreateJob, Detach
 from actorstate.endpoint import process_space, process_started
-from actorstate.errors import ActorStateError, BadMessage, BadRequest, JobCancelled, JobFinished, OutcomeUnknown
+from actorstate.errors import (
+    ActorStateError,
+    BadMessage,
+    BadRequest,
+    JobCancelled,
+    JobFinished,
+    NotApproved,
+    OutcomeUnknown,
+    WriterUnavailable,
+)
 
 
 def block(transport: Transport, seat: Seat) -> AbstractContextManager[Run]:
@@ -53,8 +62,10 @@ def run_to_end(transport: Transport, seat: Seat, create: CreateJob) -> Generator
 
 
 def _may_be_resumed(error: Exception) -> bool:
-    """The writer was away, or its disk full: that says nothing about the work."""
-    return isinstance(error, ActorStateError) and (error.retryable or isinstance(error, OutcomeUnknown))
+    """The writer was away, its disk full, or a question open: that says nothing about the work."""
+    if isinstance(error, OutcomeUnknown | NotApproved):
+        return True
+    return isinstance(error, ActorStateError) and error.retryable
 
 
 @contextlib.contextmanager
@@ -84,11 +95,22 @@ def _leave(transport: Transport, run: Run) -> None:
         run.sender.flush(transport.settings.exit_flush_s)
     except (JobFinished, BadRequest) as error:
         refusal = error
+    except WriterUnavailable:
+        raise transport.addressed(_unsaid(run)) from None
     if not (isinstance(refusal, JobFinished) and run.totals.sent == run.totals.acknowledged):
         left_s = max(0.1, until - time.monotonic())
         transport.call(Detach(member.job, member.worker, member.incarnation), left_s)
         if refusal is not None:
             raise refusal
+
+
+def _unsaid(run: Run) -> WriterUnavailable:
+    rows = run.totals.sent - run.totals.acknowledged
+    return WriterUnavailable(
+        f"the writer did not answer while job {run.job!r} was left: {rows} rows and what else was said since its "
+        "last answer may be lost",
+        hint=f"see what is saved: actorstate get DIR {run.job}; the next run goes on from there",
+    )
 
 
 @contextlib.contextmanager

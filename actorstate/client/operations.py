@@ -16,13 +16,13 @@ import time
 from collections.abc import Awaitable, Callable, Generator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Generic, NamedTuple, TypeVar, Unpack
+from typing import Generic, NamedTuple, TypeVar, Unpack, get_args
 
 from actorstate.client.calls import checked_job_id
 from actorstate.client.options import JobOptions, checked_moment, checked_speed, new_job
 from actorstate.client.words import check_damaged
 from actorstate.core import codec
-from actorstate.core.messages.document import ItemOutcome, ItemState, JobState
+from actorstate.core.messages.document import Health, ItemOutcome, ItemState, JobState, Status
 from actorstate.core.messages.replies import (
     Answer,
     Applied,
@@ -217,6 +217,9 @@ def jobs(
     *, status: str | None = None, kind: str | None = None, health: str | None = None, newest: bool = False
 ) -> Stream[JobState]:
     """All jobs that match, in the order of their ids or the newest first, fetched page by page."""
+    for word, words in ((status, get_args(Status)), (health, get_args(Health))):
+        if word is not None and word not in words:
+            raise BadRequest(f"no job is {word!r}", hint=f"it is one of: {', '.join(words)}")
     after = ""
     while True:
         page = yield from asked(ListJobs(status, kind, health, after, newest=newest), Listed)
@@ -287,7 +290,12 @@ def retry(job: str, *, where: str | None = None, from_start: bool = False, by: s
         return
     if from_start:
         raise BadRequest("from the start all items are done again: give `where` or `from_start`, not both")
-    if (yield from get(job)).finished:
+    state = yield from get(job)
+    first = yield from asked(ListItems(job, "failed", where, "", 1), ItemsListed)
+    if not first.items and not first.damaged and not state.progress.retrying:
+        there_are = ", ".join(state.progress.by_category) or "none"
+        raise BadRequest(f"job {job!r} has no failed item of category {where!r}; its categories: {there_are}", job=job)
+    if state.finished:
         yield from changed(RetryJob(job, by=by))
     after = ""
     while True:

@@ -27,6 +27,9 @@ class JobOptions(TypedDict, total=False):
     expire_after_s: float | None
 
 
+_OPTIONS = ", ".join(JobOptions.__annotations__)
+
+
 def new_job(
     job: str,
     kind: str,
@@ -37,7 +40,9 @@ def new_job(
     meta: dict[str, object] | None = None,
     options: JobOptions,
 ) -> CreateJob:
-    """The request. Raises BadJobId, BadRequest."""
+    """The request. Raises BadJobId, BadRequest, and TypeError for an option that there is none of."""
+    if unknown := options.keys() - JobOptions.__annotations__.keys():
+        raise TypeError(f"there is no option {', '.join(map(repr, sorted(unknown)))}; those there are: {_OPTIONS}")
     return CreateJob(
         checked_job_id(job),
         kind,

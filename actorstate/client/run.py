@@ -11,6 +11,7 @@ from actorstate.client.track import Position, Turns, tracked
 from actorstate.client.wishes import Wishes, read_document
 from actorstate.client.words import (
     MAX_TEXT,
+    checked_count,
     checked_name,
     counts_of,
     in_chunks,
@@ -21,7 +22,6 @@ from actorstate.client.words import (
 from actorstate.core.messages.document import Document, ItemState, Track, order_of
 from actorstate.core.messages.payload import pack, unpack
 from actorstate.core.messages.requests import (
-    MAX_COUNT,
     Counts,
     FinishJob,
     ItemReport,
@@ -31,6 +31,7 @@ from actorstate.core.messages.requests import (
 )
 from actorstate.errors import (
     ActorStateError,
+    AlreadyTracked,
     BadRequest,
 )
 
@@ -49,6 +50,7 @@ class Run:
         self.sender = Sender(transport, member, report_every_s, order_of(document))
         self.wishes = Wishes(transport, member, self.sender)
         self.ended = False
+        self.tracks_under_way: set[str] = set()
         self.ended_tracks: set[str] = set()
 
     @property
@@ -87,10 +89,9 @@ class Run:
         total: int | None = None,
     ) -> None:
         """Adds to the counts and returns at once. Raises what ended the run (Fenced, JobFinished)."""
-        for count in (succeeded, failed, skipped, duplicates, bytes, total or 0):
-            if not 0 <= count <= MAX_COUNT:
-                raise BadRequest(f"a count is an increment of 0 to {MAX_COUNT}, not {count}")
-        counts = Counts(succeeded, failed, skipped, duplicates, bytes, {"unknown": failed} if failed else {})
+        said = [checked_count(count) for count in (succeeded, failed, skipped, duplicates, bytes)]
+        counts = Counts(said[0], said[1], said[2], said[3], said[4], {"unknown": said[1]} if said[1] else {})
+        total = None if total is None else checked_count(total)
 
         def put(pending: Pending) -> None:
             pending.add_counts(counts)
@@ -266,11 +267,14 @@ class TrackPort:
                 f"track {self._name!r} has come to its end in this run; another loop under its name would skip rows",
                 hint="give each loop a name of its own: job.track(rows, name=...)",
             )
+        if self._name in self._run.tracks_under_way:
+            raise AlreadyTracked(f"track {self._name!r} of job {self._run.job!r} is run by another loop of this run")
         self._run.flush()  # what an earlier loop of this name has said and not sent yet would be counted again
         member = self._run.member
         point = TrackPoint(0, 0)
         transport = self._run.transport
         transport.call(Report(member.job, member.worker, member.incarnation, tracks={self._name: point}))
+        self._run.tracks_under_way.add(self._name)
         return read_document(transport, member.job).tracks[self._name]
 
     def count(self, point: TrackPoint, counts: Counts, items: tuple[ItemReport, ...]) -> None:
@@ -288,10 +292,12 @@ class TrackPort:
         self._tell(position.point(live=live))
         self._run.flush()
         if not live:
+            self._run.tracks_under_way.discard(self._name)
             self._run.ended_tracks.add(self._name)
 
     def leave(self, position: Position) -> None:
         """The loop was left within a row. Your uncommitted rows, that one among them, come again."""
+        self._run.tracks_under_way.discard(self._name)
         if self._before_save is None:
             position.save()
         with contextlib.suppress(ActorStateError):  # the end of the block says it, and waits for the answer

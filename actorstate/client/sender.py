@@ -7,6 +7,7 @@ without an answer is sent again under the same number until it has one, so nothi
 import os
 import threading
 import time
+from copy import copy
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -149,7 +150,7 @@ class Sender:
             unsaid = self.totals.sent - self.totals.acknowledged
             raise WriterUnavailable(
                 f"the writer did not answer within {timeout_s:g} s; {unsaid} rows of job {self._member.job!r} "
-                "and what else was said since are kept and will be sent while this process lives",
+                "and what else was said since are kept, and sent while the block is open",
                 hint="go on, or call flush() again later; to see what is wrong: actorstate doctor DIR",
             )
 
@@ -194,7 +195,7 @@ class Sender:
 
     def _check_failure(self) -> None:
         if self._failure is not None:
-            raise self._failure
+            raise copy(self._failure)  # one object raised again and again would gather a traceback each time
 
     def _check_refused(self, name: str) -> None:
         """A refusal is raised once: where the refused data was said, or else by whoever waits for everything."""

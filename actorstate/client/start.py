@@ -27,7 +27,7 @@ from actorstate.store.files import make_private_folder
 from actorstate.store.location import Location
 
 SWITCH = "ACTORSTATE_AUTOSTART"
-"""Set to 0 in the environment it forbids every start: for machines on which a supervisor owns the writer."""
+"""Set to 0, no, false or off in the environment it forbids every start: there a supervisor owns the writer."""
 REPEAT_AFTER_S = 0.2
 """A start that went well is not repeated sooner: the writer may be about to answer."""
 REPEAT_FAILED_AFTER_S = 5.0
@@ -54,9 +54,15 @@ class Starter:
         Only with `may_begin` a directory is begun in which there never was a writer. `deadline` is monotonic.
         Raises WriterUnavailable, with the reason and what to type, when no writer could be started by then.
         """
-        if not self._settings.autostart or is_switched_off() or lock_holder(self._directory) is not None:
+        if not self._settings.autostart or is_switched_off():
             return
-        self._check(may_begin=may_begin)
+        try:
+            if lock_holder(self._directory) is not None:
+                return
+            self._check(may_begin=may_begin)
+        except PermissionError as error:
+            hint = f"look who may: ls -ld {self._directory}"
+            raise self._unavailable(f"this user may not look at {error.filename}", hint) from error
         with self._lock:
             start = self._start
             if start is None or time.monotonic() >= start.repeat_at:
@@ -116,6 +122,8 @@ class _Start:
                     self._judge(_output(self._command))
         except OSError as error:
             self.failure = f"{error.filename or self._command[0]}: {error.strerror or error}"
+        except Exception as error:  # noqa: BLE001 - the edge of a thread: told to all who wait for it
+            self.failure = f"{error!r}"
         finally:
             self.repeat_at = time.monotonic() + (REPEAT_FAILED_AFTER_S if self.failure else REPEAT_AFTER_S)
             self.over.set()
@@ -181,7 +189,7 @@ def _environment() -> dict[str, str]:
 
 def is_switched_off() -> bool:
     """Whether the environment forbids starting."""
-    return os.environ.get(SWITCH) == "0"
+    return os.environ.get(SWITCH, "").strip().lower() in {"0", "no", "false", "off"}
 
 
 def is_python(executable: str) -> bool:

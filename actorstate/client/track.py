@@ -155,7 +155,7 @@ def in_turns(steps: Steps, rows: Iterable[Row]) -> Iterator[Row]:
             yield row
             if steps.end():
                 steps.save()
-    except GeneratorExit:
+    except BaseException:  # left within a row, or the rows have failed
         steps.leave()
         raise
     steps.finish()
@@ -201,7 +201,14 @@ class Course:
         self._port.leave(self._position)
 
     def finish(self) -> None:
-        """See Steps."""
+        """See Steps. Raises BadRequest where there were fewer rows than a former run has done."""
+        if self._key is None and self._position.seen < self._position.done:
+            self.leave()
+            raise BadRequest(
+                f"the rows ended after {self._position.seen}, but {self._position.done} were done before: "
+                "these are not the rows that the track began with; none was processed or counted",
+                hint="give the same rows in the same order, or a key that rises: job.track(rows, key=...)",
+            )
         self._port.save(self._position, live=False)
 
 

@@ -117,6 +117,9 @@ def _check_open(document: Document) -> None:
 def _decide_create(document: Document, body: CreateJob) -> bool:
     if document.kind != body.kind:
         raise Conflict(f"job {body.job!r} exists with kind {document.kind!r}, not {body.kind!r}", job=body.job)
+    if body.unique_key is not None and body.unique_key != document.unique_key:
+        told = f"job {body.job!r} exists with unique key {document.unique_key!r}, not {body.unique_key!r}"
+        raise Conflict(told, job=body.job)
     return False
 
 

@@ -6,7 +6,7 @@ alone, where the writer's address lies; which store it opens is in `choice.py`.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 from actorstate.errors import BadRequest
 
@@ -27,6 +27,8 @@ class Location:
 
 def located(text: str | Path) -> Location:
     """What a location names; relative paths are made absolute. Raises BadRequest for another scheme, or no path."""
+    if not isinstance(cast("object", text), str | Path) or "\0" in str(text):
+        raise BadRequest(f"{text!r:.80} names no store", hint="give a directory, or json:///dir for JSON files in /dir")
     given = str(text)
     path = given.removeprefix(JSON_SCHEME)
     if not path or "://" in path:

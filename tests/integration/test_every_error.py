@@ -64,9 +64,9 @@ class Stage:
         return self.client(settings)
 
     def served_here(self, writer: WriterSettings = BESIDE) -> Client:
-        """A client of a writer in a thread, where faults can be put."""
+        """A client of a writer in a thread, where faults can be put; patient enough for a loaded machine."""
         self.ends.enter_context(WriterThread(self.directory, writer))
-        return self.client(HASTY)
+        return self.client(ClientSettings(timeout_s=2.0, attempt_s=1.0))
 
     def client(self, settings: ClientSettings | None = None) -> Client:
         """A client of whoever serves the directory."""

@@ -1,5 +1,6 @@
 """Every block of code in the README is run as it stands there: here, or in the test that `ELSEWHERE` names."""
 
+import contextlib
 import os
 import re
 import select
@@ -75,6 +76,7 @@ class Scene:
     folder: Path
     client: Client
     writer: WriterProcess
+    ends: contextlib.ExitStack
 
     def names(self) -> dict[str, Any]:
         return {
@@ -110,7 +112,8 @@ def scene(writers: Writers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
             for number in range(45):
                 run.progress(succeeded=1)
                 run.checkpoint({"after": number})
-        yield Scene(tmp_path, client, writer)
+        with contextlib.ExitStack() as ends:
+            yield Scene(tmp_path, client, writer, ends)
 
 
 def here(language: str) -> list[str]:
@@ -167,10 +170,14 @@ def prepared(scene: Scene, block: str) -> str:
         shutil.rmtree(scene.writer.directory)
         old = scene.folder / "migrations"
         old.mkdir()
-        with begun(f"actorstate serve json://{old}") as process, connect(f"json://{old}") as client:
-            first_words(process)
+        beside = scene.ends.enter_context(begun(f"actorstate serve json://{old}"))
+        first_words(beside)
+        with connect(f"json://{old}") as client:
             client.create("import-43")
-            end(process)
+        if "actorstate move" in block:
+            end(beside)
+        else:
+            scene.ends.callback(end, beside)
     if any(words in block for words in ("actorstate serve data/jobs\n", "--detach", "repair", "backup")):
         scene.writer.terminate()
     block = re.sub(r"'\d+[hm] ago'", "41", block)  # the job is not so old

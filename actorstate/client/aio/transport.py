@@ -10,7 +10,7 @@ from actorstate.client.calls import Call, NoAnswer, again_later, settled
 from actorstate.client.operations import Operation, Result, awaited
 from actorstate.client.sync.pool import Transport
 from actorstate.core.messages.replies import Reply
-from actorstate.core.messages.requests import Body
+from actorstate.core.messages.requests import Body, CreateJob
 from actorstate.errors import ActorStateError
 
 
@@ -87,7 +87,7 @@ class AsyncTransport:
         try:
             return await again_later(first, attempt, call.deadline)
         except ActorStateError as last:
-            raise self.blocking.addressed(call.outcome(last)) from None
+            raise self.blocking.outcome(call, last) from None
 
     async def _attempt(self, call: Call) -> Reply:
         channel, began = self._channel(), time.monotonic()
@@ -106,7 +106,7 @@ class AsyncTransport:
         if start is None or start.done():
             patient = time.monotonic() + self.settings.timeout_s
             starter = self.blocking.link().starter
-            asked = asyncio.to_thread(starter.start_unless_held, patient, may_begin=call.is_change)
+            asked = asyncio.to_thread(starter.start_unless_held, patient, may_begin=isinstance(call.body, CreateJob))
             start = self._starts[key] = asyncio.ensure_future(asked)
             start.add_done_callback(lambda done: done.cancelled() or done.exception())
         done, _ = await asyncio.wait({start}, timeout=max(0.0, call.deadline - time.monotonic()))

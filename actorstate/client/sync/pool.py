@@ -22,14 +22,15 @@ from actorstate.client.start import Starter
 from actorstate.config import ClientSettings
 from actorstate.core import codec
 from actorstate.core.messages.replies import Reply
-from actorstate.core.messages.requests import Body, ChangeRequest, Request
-from actorstate.endpoint import boot_id, is_published, read_endpoint
+from actorstate.core.messages.requests import Body, ChangeRequest, CreateJob, Request
+from actorstate.endpoint import boot_id, is_published, lock_holder, read_endpoint
 from actorstate.errors import ActorStateError, BadRequest, WriterUnavailable
 from actorstate.store.location import Location
 
 HANDSHAKE_MS = 1_000
 """A connection into a dead writer's backlog is given up after this long; libzmq's default is 30 s."""
 RECONNECT_MS = 10
+TAKE_OVER = "actorstate serve DIR --detach --take-over"
 _clients: "weakref.WeakSet[Transport]" = weakref.WeakSet()
 
 
@@ -234,7 +235,7 @@ class Transport:
             call.no_answer()
 
         def attempt() -> Reply:
-            self.link().starter.start_unless_held(call.deadline, may_begin=call.is_change)
+            self.link().starter.start_unless_held(call.deadline, may_begin=isinstance(call.body, CreateJob))
             call.renew()
             try:
                 return self._attempt(call)
@@ -247,12 +248,25 @@ class Transport:
         try:
             return again(error, attempt, call.deadline)
         except ActorStateError as last:
-            raise self.addressed(call.outcome(last)) from None
+            raise self.outcome(call, last) from None
+
+    def outcome(self, call: Call, last: ActorStateError) -> ActorStateError:
+        """What the caller is told after the last attempt; of a writer that is there and silent, its process."""
+        error = call.outcome(last)
+        if isinstance(error, WriterUnavailable) and (holder := self._silent_writer()):
+            error.hint = f"process {holder} holds its lock, see: actorstate doctor DIR; if it hangs: {TAKE_OVER}"
+        return self.addressed(error)
 
     def addressed(self, error: ActorStateError) -> ActorStateError:
         """The writer does not know how its directory is called here; a hint should work when typed."""
         error.hint = error.hint.replace(" DIR", f" {self.location}")
         return error
+
+    def _silent_writer(self) -> int | None:
+        """The process that holds the lock, and should have answered."""
+        with contextlib.suppress(OSError):
+            return lock_holder(self.location.directory)
+        return None
 
     def no_answer(self, why: str) -> NoAnswer:
         """The end of one attempt."""
