@@ -11,7 +11,6 @@ from actorstate.client.track import Position, Turns, tracked
 from actorstate.client.wishes import Wishes, read_document
 from actorstate.client.words import (
     MAX_TEXT,
-    checked_count,
     checked_name,
     counts_of,
     in_chunks,
@@ -22,6 +21,7 @@ from actorstate.client.words import (
 from actorstate.core.messages.document import Document, ItemState, Track, order_of
 from actorstate.core.messages.payload import pack, unpack
 from actorstate.core.messages.requests import (
+    MAX_COUNT,
     Counts,
     FinishJob,
     ItemReport,
@@ -89,9 +89,10 @@ class Run:
         total: int | None = None,
     ) -> None:
         """Adds to the counts and returns at once. Raises what ended the run (Fenced, JobFinished)."""
-        said = [checked_count(count) for count in (succeeded, failed, skipped, duplicates, bytes)]
-        counts = Counts(said[0], said[1], said[2], said[3], said[4], {"unknown": said[1]} if said[1] else {})
-        total = None if total is None else checked_count(total)
+        for count in (succeeded, failed, skipped, duplicates, bytes, 0 if total is None else total):
+            if type(count) is not int or not 0 <= count <= MAX_COUNT:  # True is no number of rows, 5.0 none to be sent
+                raise BadRequest(f"a count is a whole number (int) of 0 to {MAX_COUNT}, not {count!r:.80}")
+        counts = Counts(succeeded, failed, skipped, duplicates, bytes, {"unknown": failed} if failed else {})
 
         def put(pending: Pending) -> None:
             pending.add_counts(counts)

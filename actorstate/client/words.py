@@ -1,10 +1,9 @@
 """A worker's words as they go over the wire: names, texts and outcomes of items, bounded, and redacted if asked."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from operator import index
-from typing import Any, Literal, SupportsIndex, cast, get_args
+from typing import Any, Literal, cast, get_args
 
-from actorstate.core.messages.requests import MAX_COUNT, Counts, ItemReport
+from actorstate.core.messages.requests import Counts, ItemReport
 from actorstate.errors import BadRequest, CorruptItem
 
 MAX_TEXT = 2_000
@@ -18,15 +17,6 @@ DAMAGED_TOLD = 20
 
 Outcome = Literal["failed", "skipped", "duplicate", "succeeded"]
 Redact = Callable[[str], str]
-
-
-def checked_count(value: object) -> int:
-    """An increment. Raises BadRequest for what is no whole number (True and 5.0 are none), or out of bounds."""
-    if isinstance(value, bool) or not isinstance(value, SupportsIndex):
-        raise BadRequest(f"a count is a whole number, not {value!r:.80}")
-    if not 0 <= (count := index(value)) <= MAX_COUNT:
-        raise BadRequest(f"a count is an increment of 0 to {MAX_COUNT}, not {count}")
-    return count
 
 
 def checked_name(text: str) -> str:
