@@ -9,12 +9,13 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
-from actorstate.errors import OtherStore, StoreError
+from actorstate.errors import CorruptJob, OtherStore, StoreError
 from actorstate.store.contract import Store
 from actorstate.store.files import make_private_folder, write_durably
 from actorstate.store.jsonfiles import JsonStore
 from actorstate.store.jsonfiles.fence import MARK, PRIVATE
 from actorstate.store.jsonfiles.mend import JsonMender
+from actorstate.store.jsonfiles.text import is_jobs, parsed
 from actorstate.store.jsonfiles.view import JsonView
 from actorstate.store.location import Kind, Location
 from actorstate.store.sqlite import SqliteStore
@@ -102,14 +103,13 @@ def _check_kind(location: Location) -> None:
 
 
 def _are_jobs(directory: Path) -> Iterator[bool]:
-    """Whether files are of the older tool's jobs: JSON objects with an id and a status."""
+    """Whether files are jobs by their looks."""
     if not directory.is_dir():
         return
     with os.scandir(directory) as found:
         names = [entry.path for entry in islice((e for e in found if e.name.endswith(".json")), FILES_LOOKED_AT)]
     for name in names:
         try:
-            value = json.loads(Path(name).read_bytes())
-        except (ValueError, RecursionError):
+            yield is_jobs(Path(name).stem, parsed(Path(name).read_bytes()))
+        except CorruptJob:
             continue
-        yield isinstance(value, dict) and {"id", "status", "startedAt"} <= value.keys()

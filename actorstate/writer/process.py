@@ -162,6 +162,7 @@ _LEVELS = {
     "store.foreign_edit": logging.WARNING,
     "store.counts_mended": logging.WARNING,
     "store.job_adopted": logging.INFO,
+    "store.stranger_left": logging.WARNING,
     "store.second_copy_made": logging.INFO,
     "commit.refused": logging.WARNING,
     "history.kept": logging.WARNING,

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import actorstate
-from actorstate.errors import CorruptJob, ForeignEdit
+from actorstate.errors import CorruptJob, ForeignEdit, HistoryPruned
 from tests.conftest import StartWriter
 from tests.support.legacy import CUT_OFF, DATA, a_job, complaints, written
 
@@ -190,3 +190,89 @@ def test_doctor_names_a_command_that_is_refused(old_jobs: Path) -> None:
     assert found.returncode == 1
     assert f"actorstate serve json://{old_jobs}" in found.stdout
     assert "lost" in found.stdout
+
+
+STRANGERS = {
+    "package.json": b'{"name":"shop","version":"1.0.0"}\n',
+    "tsconfig.json": b'{\n  // as people write it\n  "compilerOptions": {},\n}\n',
+    "rows.json": b'[{"id": 1}]',
+    "stray.json": b'{"a":1}',
+    "copy-of-whole.json": written(a_job("whole")),
+    "order.json": written({"id": "order", "jobType": "item_migration", "status": "shipped", "startedAt": "2026"}),
+}
+
+
+@pytest.mark.parametrize("beside_jobs", [False, True])
+def test_files_of_others_are_taken_for_jobs_and_rewritten(
+    old_jobs: Path, tmp_path: Path, start_writer: StartWriter, *, beside_jobs: bool
+) -> None:
+    directory = old_jobs if beside_jobs else tmp_path / "project"
+    directory.mkdir(exist_ok=True)
+    for name, content in STRANGERS.items():
+        (directory / name).write_bytes(content)
+    jobs = ["cut-off", "done", "whole"] if beside_jobs else []
+    for _ in range(2):
+        writer = start_writer(at=f"json://{directory}")
+        with actorstate.connect(f"json://{directory}") as client:
+            assert sorted(state.id for state in client.jobs()) == jobs
+            with pytest.raises(ForeignEdit, match=r"package\.json is no file of a job"):
+                client.create("package")
+        log = writer.log.read_text()
+        assert all(log.count(f"/{name}") == 1 for name in STRANGERS if name != "package.json"), log
+        writer.terminate()
+    (directory / "lost.json").unlink(missing_ok=True)
+    verified = command("verify", f"json://{directory}")
+    assert not any(Path(name).stem + " " in verified.stdout for name in STRANGERS), verified.stdout
+    repaired = command("repair", f"json://{directory}", "--adopt")
+    assert not any(Path(name).stem + " " in repaired.stdout for name in STRANGERS), repaired.stdout
+    assert {name: (directory / name).read_bytes() for name in STRANGERS} == STRANGERS
+    assert not list(directory.rglob("*package*.json.*"))
+
+
+def test_a_job_that_came_without_its_past_is_called_damaged(tmp_path: Path, start_writer: StartWriter) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    old.mkdir()
+    (old / "a.json").write_bytes(written(a_job("a")))
+    moved = command("move", f"json://{old}", str(new))
+    assert moved.returncode == 0, moved.stderr
+    for location in (f"json://{old}", str(new)):
+        start_writer(at=location)
+        with actorstate.connect(location) as client:
+            first = client.get("a")
+            assert list(client.history("a", states=True)) == []
+            assert list(client.history("a", newest_first=True)) == []
+            assert client.get("a", at=datetime.now(UTC)).revision == first.revision
+            with pytest.raises(HistoryPruned) as pruned:
+                client.get("a", at=datetime(2026, 11, 22, 19, 51, 45, 600_000, UTC))
+            assert pruned.value.details["oldest"] == first.revision
+            client.pause("a")
+            [entry] = client.history("a", states=True)
+            assert entry.revision == first.revision + 1
+            assert client.get("a", at=first.revision).progress == first.progress
+            assert list(client.history("a", after=entry.revision + 41, states=True)) == []
+        assert command("log", location, "a").returncode == 0
+
+
+def test_history_is_damaged_where_the_older_tool_wrote_in_between(tmp_path: Path, start_writer: StartWriter) -> None:
+    writer = start_writer(at=f"json://{tmp_path}")
+    with actorstate.connect(f"json://{tmp_path}") as client:
+        client.create("a")
+        client.pause("a")
+    writer.terminate()
+    (tmp_path / "a.json").write_bytes(written(a_job("a")))
+    start_writer(at=f"json://{tmp_path}")
+    with actorstate.connect(f"json://{tmp_path}") as client:
+        adopted = client.get("a")
+        client.pause("a")
+        assert [entry.revision for entry in client.history("a", states=True)] == [adopted.revision + 1]
+        assert client.get("a", at=1).status == "pending"
+
+
+def test_what_waited_for_an_approval_waits_for_ever(tmp_path: Path, start_writer: StartWriter) -> None:
+    (tmp_path / "a.json").write_bytes(written(a_job("a", status="waiting_approval")))
+    start_writer(at=f"json://{tmp_path}")
+    with actorstate.connect(f"json://{tmp_path}") as client:
+        assert client.get("a").status == "waiting"
+        approved = command("approve", f"json://{tmp_path}", "a", "--by", "ann")
+        assert approved.returncode == 0, approved.stderr
+        assert client.get("a").status != "waiting"

@@ -35,6 +35,7 @@ from actorstate.store.contract import (
 )
 from actorstate.store.files import sync_folder
 from actorstate.store.jsonfiles.fence import Fence
+from actorstate.store.jsonfiles.find import is_stranger
 from actorstate.store.jsonfiles.ledger import Ledger, item_lines, ledger_in
 from actorstate.store.jsonfiles.past import Past, change_lines, frame_line, past_in, past_lines
 from actorstate.store.jsonfiles.places import Places, Print, content_of, keep_aside, print_of, replace_durably, typed
@@ -145,7 +146,7 @@ class JsonStore:
 
     def oldest(self, job: str) -> int:
         """See Store."""
-        return min(self._past(job)[0].changes, default=0)
+        return self._past(job)[0].oldest
 
     def revision_at(self, job: str, at: datetime) -> int:
         """See Store."""
@@ -243,6 +244,9 @@ class JsonStore:
         content = content_of(path)
         if content is None:
             return None
+        if is_stranger(self._places, job, content):
+            self._leave(job, path)
+            return None
         try:
             held = read_job(self._places, job, content)
         except ForeignEdit as error:
@@ -254,6 +258,13 @@ class JsonStore:
             return error
         self._take(held)
         return None
+
+    def _leave(self, job: str, path: Path) -> None:
+        """Somebody else's file is no job, and none of that name is begun over it."""
+        telemetry.event("store.stranger_left", job=job, path=str(path))
+        hint = f"give the job another id, or move {path} away and start the writer again"
+        refused = ForeignEdit(f"{path} is no file of a job; it was left as it is", hint=hint, job=job)
+        self._entries[job] = _Entry(IndexRow("", "", ""), 0, deleted=True, refused=refused)
 
     def _take(self, held: Held) -> None:
         self._entries[held.job] = _Entry(held.index, held.revision, held.deleted, print_of(self._places.main(held.job)))
@@ -285,7 +296,7 @@ class JsonStore:
     def _held(self, job: str, entry: _Entry) -> Held:
         """The job as its file has it; a file that was damaged since the start is recovered."""
         if entry.refused is not None:
-            raise type(entry.refused)(entry.refused.message, job=job)
+            raise type(entry.refused)(entry.refused.message, hint=entry.refused.hint, job=job)
         path = self._places.tombstone(job) if entry.deleted else self._places.main(job)
         try:
             content = path.read_bytes()

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from actorstate.core.evolve import MAX_CATEGORIES
 from actorstate.core.job import MAX_NAMES, MAX_PACKED_BYTES
-from actorstate.core.messages.document import TERMINAL, Checkpoint, Document, Progress, Rate, RowError, Step
+from actorstate.core.messages.document import TERMINAL, Approval, Checkpoint, Document, Progress, Rate, RowError, Step
 from actorstate.core.messages.payload import pack
 from actorstate.core.reports import MAX_ERRORS
 from actorstate.errors import BadRequest
@@ -30,6 +30,8 @@ MENDED = "mended"
 MAX_NAME = 128
 MAX_TEXT = 2_000
 UNDATED = datetime(1970, 1, 1, tzinfo=UTC)
+QUESTION = "the older tool was waiting for an approval"
+"""What it asked is in no file of it; people find it where they used to approve."""
 BATCHES = "batches"
 """The checkpoint that tells how far the older tool's completed batches reach without a gap."""
 
@@ -61,6 +63,7 @@ def adopted(job: str, found: Plain, revision: int = 1) -> Document:
         steps=tuple(_steps(plain_list(found.get("steps")), last))[:MAX_NAMES],
         errors=errors[-MAX_ERRORS:],
         error_count=len(errors),
+        approvals=(Approval(QUESTION, last),) if status == "waiting" else (),
         packed_meta=_meta(plain_object(found.get("metadata"))),
     )
 

@@ -4,7 +4,9 @@ A file of the older tool is read as the job that it would become; where the file
 the most that is left. What is done with it is in `recovery.py`.
 """
 
+import json
 from datetime import datetime
+from typing import cast
 
 from actorstate.core import codec
 from actorstate.core.messages.replies import Keyframe
@@ -15,12 +17,31 @@ from actorstate.store.index import index_of
 from actorstate.store.jsonfiles.adopt import adopted
 from actorstate.store.jsonfiles.past import Past, past_in
 from actorstate.store.jsonfiles.places import Places
-from actorstate.store.jsonfiles.text import Held, held_in, is_ours, original_text, parsed
+from actorstate.store.jsonfiles.text import Held, held_in, is_jobs, is_ours, original_text, parsed
 from actorstate.store.jsonfiles.words import Plain
 
 
+def is_stranger(places: Places, job: str, content: bytes) -> bool:
+    """Whether the file under a job's name is somebody else's: it looks like no job, and nothing beside it tells of one.
+
+    One that cannot be parsed is a damaged job, unless it is a text that speaks of no id, which each job begins with.
+    """
+    if places.second(job).exists() or places.past(job).exists():
+        return False
+    try:
+        value: object = json.loads(content)
+    except (ValueError, RecursionError):
+        return content.lstrip()[:1] in {b"{", b"["} and b'"id"' not in content
+    return not isinstance(value, dict) or not is_jobs(job, cast("Plain", value))
+
+
 def adopted_job(places: Places, job: str, found: Plain) -> Held:
-    """The job that a file of the older tool becomes: above every revision that was known of its id."""
+    """The job that a file of the older tool becomes: above every revision that was known of its id.
+
+    Raises CorruptJob for a file that is not the older tool's.
+    """
+    if not is_jobs(job, found):
+        raise CorruptJob(f"job {job!r}: what its file holds is no job", job=job)
     known = max(past_in(job, places.past(job)).highest, _buried(places, job))
     return old_job(job, found, known + 1)
 

@@ -36,6 +36,12 @@ class Past:
         """The highest revision that it tells of, 0 if it is empty."""
         return max([*self.changes, *self.frames, self.lost])
 
+    @property
+    def oldest(self) -> int:
+        """Where it begins, 0 if it has no changes: after a gap that a keyframe stands for (adopted, repaired)."""
+        begun = [one for one in self.changes if one - 1 not in self.changes and {one - 1, one} & self.frames.keys()]
+        return max(begun, default=min(self.changes, default=0))
+
     def in_order(self) -> list[StoredChange]:
         """The changes by revision."""
         return [self.changes[revision] for revision in sorted(self.changes)]

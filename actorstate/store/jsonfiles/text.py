@@ -20,7 +20,7 @@ from actorstate.core import codec
 from actorstate.errors import CorruptJob, ForeignEdit, StoreTooNew
 from actorstate.store.contract import IndexRow, StoredChange
 from actorstate.store.jsonfiles.shape import shaped, unshaped
-from actorstate.store.jsonfiles.words import Plain, plain_list, plain_object
+from actorstate.store.jsonfiles.words import STATUS_OF, Plain, plain_list, plain_object
 
 KEY = "actorstate"
 FORMAT = 1
@@ -73,6 +73,15 @@ def parsed(content: bytes) -> Plain:
 def is_ours(found: Plain) -> bool:
     """Whether we wrote it, or somebody who kept our key."""
     return KEY in found
+
+
+def is_jobs(job: str, found: Plain) -> bool:
+    """Whether a file of this name is a job's by its looks: ours, or as the older tool writes it."""
+    if is_ours(found):
+        return True
+    status = found.get("status")
+    known = isinstance(status, str) and status in STATUS_OF
+    return known and found.get("id") == job and {"jobType", "startedAt"} <= found.keys()
 
 
 def held_in(job: str, content: bytes, found: Plain) -> Held:

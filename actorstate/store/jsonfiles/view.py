@@ -6,7 +6,7 @@ from pathlib import Path
 
 from actorstate.errors import CorruptJob, ForeignEdit
 from actorstate.store.contract import ItemQuery, StoredChange, StoredItem, StoredJob
-from actorstate.store.jsonfiles.find import adopted_job, best_of
+from actorstate.store.jsonfiles.find import adopted_job, best_of, is_stranger
 from actorstate.store.jsonfiles.ledger import Ledger, ledger_in
 from actorstate.store.jsonfiles.past import Past, past_in
 from actorstate.store.jsonfiles.places import Places, content_of, print_of
@@ -85,7 +85,10 @@ class JsonView:
 
     @staticmethod
     def _is_job(places: Places, job: str) -> bool:
-        return places.main(job).exists() or places.past(job).exists() or places.tombstone(job).exists()
+        content = content_of(places.main(job))
+        if content is not None:
+            return not is_stranger(places, job, content)
+        return places.past(job).exists() or places.tombstone(job).exists()
 
     def _read(self, job: str) -> Held:
         if job != self._job:
