@@ -148,9 +148,9 @@ def _as_it_was(store: Store, present: Document, body: GetAt | RestoreJob) -> Gen
         )
     if revision == present.revision:
         return present
-    replay = yield from _rebuilt(store, present.id, revision)
+    replay = yield from _rebuilt(store, present, revision)
     if replay.document is None:
-        raise _pruned(store, present.id, revision)
+        raise _pruned(present.id, _begins(store, present), revision)
     return replay.document
 
 
@@ -158,21 +158,23 @@ def _revision_at(store: Store, present: Document, at: datetime) -> int:
     revision = min(store.revision_at(present.id, at), present.revision)
     if revision:
         return revision
+    if at >= present.updated_at:
+        return present.revision
     if at < present.created_at:
         raise JobNotFound(
             f"job {present.id!r} was created later, at {present.created_at.isoformat()}",
             hint=f"see its beginning: actorstate history DIR {present.id}",
             job=present.id,
         )
-    raise _pruned(store, present.id, 0)
+    raise _pruned(present.id, _begins(store, present), 0)
 
 
-def _rebuilt(store: Store, job: str, revision: int) -> Generator[None, None, Replay]:
+def _rebuilt(store: Store, present: Document, revision: int) -> Generator[None, None, Replay]:
     """The job as it was at `revision`, or in a store of generations at the newest one below it."""
-    frame = store.keyframe_at(job, revision)
+    job, frame = present.id, store.keyframe_at(present.id, revision)
     replay, reader = Replay(job, frame.body if frame else None), _Reader(store, job)
-    if frame is None and store.oldest(job) != 1:
-        raise _pruned(store, job, revision)
+    if frame is None and [first.revision for first in store.changes(job, 0, 1)] != [1]:
+        raise _pruned(job, _begins(store, present), revision)
     while replay.revision < revision:
         yield
         changes = reader.read(replay.revision, revision - replay.revision)
@@ -184,24 +186,26 @@ def _rebuilt(store: Store, job: str, revision: int) -> Generator[None, None, Rep
 
 
 def _page(store: Store, present: Document, body: ReadHistory) -> Look:
-    oldest = store.oldest(body.job)
+    oldest, last = store.oldest(body.job) or present.revision + 1, present.revision
     if not body.newest and 0 < body.after < oldest - 1:
-        raise _pruned(store, body.job, body.after + 1)
-    after, last = max(body.after, oldest - 1), present.revision
+        raise _pruned(present.id, _begins(store, present), body.after + 1)
+    after = max(body.after, oldest - 1)
     if body.newest:
         last = min(last, (body.before or last + 1) - 1)
         first = max(after, last - body.limit)
     else:
         first, last = after, min(last, after + body.limit)
-    entries = yield from _entries(store, body, first, last)
+    entries = (yield from _entries(store, present, body, range(first, last))) if first < last else []
     more = bool(entries) and (first > after if body.newest else entries[-1].revision < present.revision)
     return HistoryPage(entries[::-1] if body.newest else entries, more)
 
 
-def _entries(store: Store, body: ReadHistory, first: int, last: int) -> Generator[None, None, list[HistoryEntry]]:
-    """Those above `first` up to `last`; of a page from the oldest on fewer, where the changes are large."""
-    entries: list[HistoryEntry] = []
-    replay = (yield from _rebuilt(store, body.job, _beginning(store, body.job, first))) if body.states else None
+def _entries(
+    store: Store, present: Document, body: ReadHistory, span: range
+) -> Generator[None, None, list[HistoryEntry]]:
+    """Those above the span's start up to its end; of a page from the oldest on fewer, where the changes are large."""
+    entries, first, last = list[HistoryEntry](), span.start, span.stop
+    replay = (yield from _rebuilt(store, present, _beginning(store, body.job, first))) if body.states else None
     reader, revision = _Reader(store, body.job), first
     while revision < last and (body.newest or reader.size < MAX_PAGE_BYTES):
         changes = reader.read(revision, last - revision)
@@ -227,13 +231,18 @@ def _entry(stored: StoredChange, replay: Replay | None) -> HistoryEntry:
 
 def _missing(store: Store, job: str, revision: int) -> ActorStateError:
     """Forgotten while it was read, or never to be missed."""
-    if store.oldest(job) > revision:
-        return _pruned(store, job, revision)
+    oldest = store.oldest(job)
+    if oldest > revision:
+        return _pruned(job, oldest, revision)
     return CorruptJob(f"job {job!r}: the stored change {revision} is missing", job=job)
 
 
-def _pruned(store: Store, job: str, revision: int) -> HistoryPruned:
-    oldest = store.oldest(job)
+def _begins(store: Store, present: Document) -> int:
+    """The oldest revision that there is: the present one of a job that came without its past, adopted or repaired."""
+    return store.oldest(present.id) or present.revision
+
+
+def _pruned(job: str, oldest: int, revision: int) -> HistoryPruned:
     asked = f"revision {revision}" if revision else "that time"
     return HistoryPruned(
         f"the history of job {job!r} is kept from revision {oldest} on, {asked} is before it", job=job, oldest=oldest
