@@ -13,17 +13,21 @@ import contextlib
 import fcntl
 import json
 import os
+import shlex
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from actorstate.errors import WriterRunning, WriterUnavailable
+from actorstate import telemetry
+from actorstate.errors import StoreFailed, WriterRunning, WriterUnavailable
 from actorstate.store.files import make_private_folder, write_durably
 from actorstate.store.location import Location
 
 FOLDER = ".actorstate"
 MAX_SOCKET_PATH_BYTES = 107
 """libzmq's limit for an ipc path; above it the sockets go to a private folder under the temporary one."""
+MAX_EPOCH = 2**53
+"""More is no epoch: every reader, JavaScript too, must be able to count on from it."""
 HIDDEN = -1
 """The start time of a process of another user whom /proc does not show to us."""
 SHORT_FOLDER = "actorstate-"
@@ -212,10 +216,25 @@ def _flock_holders(path: Path) -> Iterator[int]:
             yield int(pid)
 
 
-def highest_epoch(directory: Path) -> int:
-    """The epoch in the file, 0 where there is none."""
+def highest_epoch(directory: Path, known: int = 0) -> int:
+    """The highest of the epoch in the file and `known`, the store's own: without a good file that is the truth.
+
+    Raises StoreFailed where the file is damaged and the store knows of no epoch either.
+    """
     path = private_folder(directory) / "epoch"
-    return int(path.read_bytes()) if path.exists() else 0
+    try:
+        epoch = int(path.read_bytes())
+    except FileNotFoundError:
+        return known
+    except ValueError:
+        epoch = -1
+    if 0 <= epoch <= MAX_EPOCH:
+        return max(epoch, known)
+    damaged = StoreFailed(f"{path} holds no epoch; the jobs are not touched by it", hint=f"rm {shlex.quote(str(path))}")
+    if not known:
+        raise damaged
+    telemetry.event("epoch.damaged", path=str(path), taken=known, error=damaged)
+    return known
 
 
 def write_epoch(directory: Path, epoch: int) -> None:

@@ -40,9 +40,9 @@ def seconds(text: str) -> float:
 
 
 def positive(text: str) -> int:
-    """A whole number above zero."""
+    """A whole number above zero, as large as a length may be."""
     value = int(text)
-    if value < 1:
+    if not 1 <= value <= sys.maxsize:
         raise ValueError(text)
     return value
 

@@ -22,9 +22,17 @@ from actorstate.client.sync import Client, connect
 from actorstate.config import VERSION, ClientSettings
 from actorstate.core.messages.replies import WriterState
 from actorstate.core.plain import as_plain
-from actorstate.endpoint import boot_id, is_published, lock_holder, private_folder, read_endpoint
-from actorstate.errors import ActorStateError, WriterUnavailable
-from actorstate.store.choice import kind_of
+from actorstate.endpoint import (
+    boot_id,
+    highest_epoch,
+    is_begun,
+    is_published,
+    lock_holder,
+    private_folder,
+    read_endpoint,
+)
+from actorstate.errors import ActorStateError, CorruptItem, CorruptJob, ForeignEdit, WriterUnavailable
+from actorstate.store.choice import kind_of, store_at
 from actorstate.store.location import Location, located
 
 ANSWER_S = 5.0
@@ -33,6 +41,8 @@ LITTLE_BYTES, SOME_BYTES = 100 * 2**20, 2**30
 LITTLE_INODES = 1000
 SLOW_SYNC_S = 0.1
 JOBS_NAMED = 5
+DAMAGE = (CorruptJob.code, ForeignEdit.code, CorruptItem.code)
+"""Refusals that do not go away by themselves."""
 REMOTE = {"nfs", "nfs4", "cifs", "smb3", "9p", "ceph", "glusterfs", "fuse.sshfs", "lustre"}
 """File systems on which neither the lock nor SQLite's log can be relied upon."""
 
@@ -81,6 +91,8 @@ def examine(directory: Path, timeout_s: float) -> Iterator[Finding]:
     yield from _told("permissions", directory, lambda: _permissions(directory))
     yield from _told("disk", directory, lambda: _disk(directory))
     yield from _told("file system", directory, lambda: _file_system(directory))
+    yield from _told("epoch", directory, lambda: _epoch(directory))
+    yield from _told("store", directory, lambda: _store(directory))
     yield from _told("lock", directory, lambda: _lock(directory))
     yield from _told("writer", directory, lambda: _writer(directory, timeout_s))
     yield from _told("database", directory, lambda: examine_database(directory))
@@ -154,6 +166,20 @@ def file_system(path: Path, mountinfo: str) -> str:
     return kind
 
 
+def _epoch(directory: Path) -> Iterator[Finding]:
+    highest_epoch(directory)
+    yield from ()
+
+
+def _store(directory: Path) -> Iterator[Finding]:
+    """What a start of the writer refuses before it opens anything, and a directory that no command takes for one."""
+    location = _place(directory)
+    store_at(location)
+    if kind_of(directory) is not None and not is_begun(location):
+        step = f"actorstate serve {directory} --detach"
+        yield wrong("store", f"it has jobs, and no {private_folder(directory).name}: only `serve` opens it", step)
+
+
 def _lock(directory: Path) -> Iterator[Finding]:
     holder = lock_holder(directory)
     if holder is None:
@@ -161,7 +187,8 @@ def _lock(directory: Path) -> Iterator[Finding]:
         return
     state = process_state(holder)
     if state == "T":
-        yield wrong("lock", f"process {holder} holds it and is stopped", f"kill -CONT {holder}")
+        step = f"kill -CONT {holder}   # or replace it: actorstate serve {directory} --detach --take-over"
+        yield wrong("lock", f"process {holder} holds it and is stopped (by kill -STOP, Ctrl-Z or a debugger)", step)
     elif not state:
         yield note("lock", f"held by process {holder}, which is not to be seen from here (another container?)")
     else:
@@ -179,6 +206,9 @@ def _writer(directory: Path, timeout_s: float) -> Iterator[Finding]:
     holder = lock_holder(directory)
     if holder is None:
         return
+    if process_state(holder) == "T":
+        yield wrong("writer", f"process {holder} is stopped, and answers nobody until it goes on")
+        return
     endpoint = read_endpoint(directory)
     if endpoint.boot != boot_id():
         yield wrong("writer", "its address is of another boot or container", f"actorstate serve {directory}")
@@ -192,7 +222,10 @@ def _writer(directory: Path, timeout_s: float) -> Iterator[Finding]:
             return
         yield _alive(state, endpoint.epoch)
         yield from _concerns(state, directory)
-        yield from _jobs_in_need(client)
+        try:
+            yield from _jobs_in_need(client)
+        except CorruptJob as error:
+            yield wrong("damage", error.message, _verify_step(directory))
 
 
 def _alive(state: WriterState, epoch: int) -> Finding:
@@ -213,9 +246,16 @@ def _concerns(state: WriterState, directory: Path) -> Iterator[Finding]:
         yield wrong("release", f"the writer runs {state.version}, this is {VERSION}", step)
     if state.sync_s > SLOW_SYNC_S:
         yield note("disk", f"a sync takes {state.sync_s * 1000:.0f} ms: every durable change waits so long")
-    if state.refusals:
-        told = ", ".join(f"{number:,} {code}" for code, number in sorted(state.refusals.items()))
-        yield note("refusals", f"since its start: {told}")
+    refused = {code: f"{number:,} {code}" for code, number in sorted(state.refusals.items())}
+    damage = [refused.pop(code) for code in DAMAGE if code in refused]
+    if damage:
+        yield wrong("damage", f"met by requests since its start: {', '.join(damage)}", _verify_step(directory))
+    if refused:
+        yield note("refusals", f"since its start: {', '.join(refused.values())}")
+
+
+def _verify_step(directory: Path) -> str:
+    return f"actorstate verify {_place(directory)}"
 
 
 def _jobs_in_need(client: Client) -> Iterator[Finding]:

@@ -10,13 +10,13 @@ from itertools import islice
 from typing import get_args
 
 from actorstate.cli import exits
-from actorstate.cli.asjson import job_json
+from actorstate.cli.asjson import error_json, job_json
 from actorstate.cli.command import Command, add_directory, add_job, add_timeout, can_draw, deadline_s, opened, positive
 from actorstate.cli.moments import MEANING, moment
 from actorstate.cli.views import JOB_COLUMNS, columns_line, job_columns, job_lines, span, watch_line
 from actorstate.client.sync import Client
 from actorstate.core.messages.document import Health, JobState, Status
-from actorstate.errors import WriterUnavailable
+from actorstate.errors import CorruptJob, WriterUnavailable
 
 TABLE_COLUMNS = 60
 """On a narrower terminal the table would have to cut ids; plain lines do not."""
@@ -45,17 +45,30 @@ def _add_jobs(parser: argparse.ArgumentParser) -> None:
 def _jobs(options: argparse.Namespace) -> int:
     with opened(options) as client:
         wanted = {"status": options.status, "kind": options.kind, "health": options.health}
-        states = islice(client.jobs(**wanted, newest=options.newest), options.limit)
+        left_out: list[CorruptJob] = []
+        states = islice(_readable(client.jobs(**wanted, newest=options.newest), left_out), options.limit)
         if options.json:
             jobs = [job_json(state) for state in states]  # whole before the first byte: an error is then the only value
+            jobs += [error_json(error, f"actorstate verify {options.directory}") for error in left_out]
             print("[" + ",\n".join(jobs) + "]")
-        elif can_draw(TABLE_COLUMNS):
+            return exits.REFUSED if left_out else exits.FINE
+        if can_draw(TABLE_COLUMNS):
             from actorstate.cli.terminal import draw_jobs  # noqa: PLC0415 - rich costs 50 ms and is optional
 
             draw_jobs(states)
         else:
             _print_table(states)
+    for error in left_out:
+        raise error
     return exits.FINE
+
+
+def _readable(states: Iterator[JobState], left_out: list[CorruptJob]) -> Iterator[JobState]:
+    """All that can be read is shown, before it is told (in `left_out`, at the end) what cannot."""
+    try:
+        yield from states
+    except CorruptJob as error:
+        left_out.append(error)
 
 
 def _print_table(states: Iterable[JobState]) -> None:

@@ -68,6 +68,9 @@ COMMANDS = (
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit status of one command line (the process's own when None); raises SystemExit for usage errors."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    if sys.__stdout__ is None:
+        return _unprintable("it is closed; nothing was done")
+    sys.__stdout__.reconfigure(errors="backslashreplace")
     try:
         options, unknown = build_parser(given).parse_known_args(given)
         if unknown:
@@ -79,6 +82,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         _drop_stdout()
         return exits.CLOSED
+    except OSError as error:  # all others were told by _run
+        _drop_stdout()
+        return _unprintable(f"{error.strerror or error}; the command itself was carried out")
     except Exception:  # noqa: BLE001 - the edge of the process: told whole, and told apart from an answer
         from traceback import print_exc  # noqa: PLC0415 - only after a defect
 
@@ -122,6 +128,8 @@ def _run(options: argparse.Namespace) -> int:
     except BrokenPipeError:
         raise
     except OSError as error:
+        if error.filename is None:
+            print(flush=True)  # where it is standard output that takes nothing, this is raised to `main` again
         reason = f"{error.filename or 'system call'}: {error.strerror or error}"
         _report(options, _SystemError(reason, errno=error.errno))
         return exits.REFUSED
@@ -145,6 +153,11 @@ def _report(options: argparse.Namespace, error: ActorStateError) -> None:
     print(f"actorstate: {error.message}", file=sys.stderr)
     if hint:
         print(f"  {hint}", file=sys.stderr)
+
+
+def _unprintable(why: str) -> int:
+    print(f"actorstate: standard output: {why}", file=sys.stderr)
+    return exits.REFUSED
 
 
 def _drop_stdout() -> None:

@@ -40,9 +40,9 @@ def _top(options: argparse.Namespace) -> int:
         client.ask(timeout_s=deadline_s(options))
         with client.mirror(every_s=min(0.1, options.every)) as mirror, _shown(options) as show, _quit_key() as quits:
             while True:
-                show(sorted(mirror.jobs(max_age_s=math.inf), key=_urgency), _notice(mirror))
+                show(sorted(mirror.jobs(max_age_s=math.inf), key=_urgency), _notice(mirror, options.directory))
                 if options.once or quits(options.every):
-                    return exits.FINE
+                    return exits.REFUSED if mirror.left_out else exits.FINE
 
 
 def _urgency(state: JobState) -> tuple[bool, int, str]:
@@ -50,9 +50,12 @@ def _urgency(state: JobState) -> tuple[bool, int, str]:
     return state.health not in FIRST, ORDER.index(state.status) if state.status in ORDER else last, state.id
 
 
-def _notice(mirror: Mirror) -> str:
-    age_s = mirror.age_s
-    return "" if age_s <= SILENT_S else f"no writer answers for {span(age_s)}; this is the last known state"
+def _notice(mirror: Mirror, directory: str) -> str:
+    age_s, left_out = mirror.age_s, mirror.left_out
+    if age_s > SILENT_S:
+        return f"no writer answers for {span(age_s)}; this is the last known state"
+    jobs = "1 job is" if left_out == 1 else f"{left_out:,} jobs are"
+    return f"{jobs} damaged, and left out for now; type: actorstate verify {directory}" if left_out else ""
 
 
 @contextmanager
@@ -73,12 +76,13 @@ class _Lines:
         self._as_json = as_json
         self._printed: dict[str, tuple[int, int]] = {}
         self._begun = False
-        self._notice = ""
+        self._said = ""
 
     def show(self, states: list[JobState], notice: str) -> None:
-        if bool(notice) != bool(self._notice):
+        said = notice.partition(" for ")[0]  # without the seconds of silence, which are others at each look
+        if said != self._said:
             print(f"actorstate: {notice or 'the writer answers again'}", file=sys.stderr, flush=True)
-        self._notice = notice
+        self._said = said
         if not self._begun and not self._as_json:
             print(columns_line(JOB_COLUMNS), flush=True)
         self._begun = True

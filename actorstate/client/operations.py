@@ -20,7 +20,7 @@ from typing import Generic, NamedTuple, TypeVar, Unpack, get_args
 
 from actorstate.client.calls import checked_job_id
 from actorstate.client.options import JobOptions, checked_moment, checked_speed, new_job
-from actorstate.client.words import check_damaged
+from actorstate.client.words import check_damaged, check_readable
 from actorstate.core import codec
 from actorstate.core.messages.document import Health, ItemOutcome, ItemState, JobState, Status
 from actorstate.core.messages.replies import (
@@ -216,18 +216,24 @@ def watch(job: str) -> Stream[JobState]:
 def jobs(
     *, status: str | None = None, kind: str | None = None, health: str | None = None, newest: bool = False
 ) -> Stream[JobState]:
-    """All jobs that match, in the order of their ids or the newest first, fetched page by page."""
+    """All jobs that match, in the order of their ids or the newest first, fetched page by page.
+
+    Where some are damaged, all others come first and then CorruptJob is raised.
+    """
     for word, words in ((status, get_args(Status)), (health, get_args(Health))):
         if word is not None and word not in words:
             raise BadRequest(f"no job is {word!r}", hint=f"it is one of: {', '.join(words)}")
+    damaged: list[str] = []
     after = ""
     while True:
         page = yield from asked(ListJobs(status, kind, health, after, newest=newest), Listed)
+        damaged += page.damaged
         for packed in page.documents:
             yield Emit(codec.decode_state(packed))
         if not page.after:
-            return
+            break
         after = page.after
+    check_readable(damaged)
 
 
 def items(

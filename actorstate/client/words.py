@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal, cast, get_args
 
 from actorstate.core.messages.requests import Counts, ItemReport
-from actorstate.errors import BadRequest, CorruptItem
+from actorstate.errors import BadRequest, CorruptItem, CorruptJob
 
 MAX_TEXT = 2_000
 MAX_KEY = 256
@@ -111,5 +111,16 @@ def check_damaged(job: str, keys: list[str]) -> None:
     """Raises CorruptItem, once all others were handed out, where some items of the ledger cannot be read."""
     if not keys:
         return
-    some = ", ".join(map(repr, keys[:DAMAGED_TOLD])) + (", ..." if len(keys) > DAMAGED_TOLD else "")
-    raise CorruptItem(f"{len(keys)} items of job {job!r} are damaged: {some}", job=job, key=keys[0])
+    raise CorruptItem(f"{len(keys)} items of job {job!r} are damaged: {_some(keys)}", job=job, key=keys[0])
+
+
+def check_readable(jobs: list[str]) -> None:
+    """Raises CorruptJob, once all others were handed out, where some (`number`) of the jobs cannot be read."""
+    if jobs:
+        left_out = f"damaged, and left out, {'is 1 job' if len(jobs) == 1 else f'are {len(jobs):,} jobs'}"
+        hint = "see what is wrong with them: actorstate verify DIR"
+        raise CorruptJob(f"{left_out}: {_some(jobs)}", hint=hint, job=jobs[0], number=len(jobs))
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(map(repr, names[:DAMAGED_TOLD])) + (", ..." if len(names) > DAMAGED_TOLD else "")

@@ -159,23 +159,25 @@ class Answers:
     def _list(self, body: ListJobs) -> Listed:
         query = JobQuery(body.status, body.kind, body.health, after=body.after, limit=body.limit, newest=body.newest)
         documents: list[bytes] = []
+        damaged: list[str] = []
         size, after = 0, body.after
         page = self._store.list_jobs(query)
         for job in page:
             if size >= MAX_LIST_BYTES:
-                return listed(documents, after)
-            packed, after = self._packed(job), job
+                return listed(documents, damaged, after)
+            packed, after = self._packed(job, damaged), job
             if packed is not None:
                 documents.append(packed)
                 size += len(packed)
-        return listed(documents, after if len(page) == body.limit else "")
+        return listed(documents, damaged, after if len(page) == body.limit else "")
 
-    def _packed(self, job: str) -> bytes | None:
-        """None for a job that cannot be read: the others of its page can, and `get` says what is wrong with it."""
+    def _packed(self, job: str, damaged: list[str]) -> bytes | None:
+        """A job that cannot be read is only named: the others of its page can, and `get` says what is wrong with it."""
         try:
             return self._residents.find(job, time.monotonic()).encoded()
         except CorruptJob as error:
             telemetry.event("list.left_out", job=job, error=error)
+            damaged.append(job)
             return None
 
     def _state(self) -> WriterState:

@@ -66,7 +66,7 @@ def serve(location: Location, settings: WriterSettings, ready: Callable[[Endpoin
 
 def next_epoch(directory: Path, store: Store) -> int:
     """Raises the epoch above all that store and directory ever saw, durably."""
-    epoch = max(store.epoch(), highest_epoch(directory)) + 1
+    epoch = highest_epoch(directory, store.epoch()) + 1
     store.set_epoch(epoch)
     write_epoch(directory, epoch)
     return epoch
@@ -153,6 +153,7 @@ _LEVELS = {
     "actor.failed": logging.ERROR,
     "actor.lost": logging.ERROR,
     "list.left_out": logging.ERROR,
+    "epoch.damaged": logging.ERROR,
     "expiry.failed": logging.ERROR,
     "recovery.failed": logging.ERROR,
     "store.damage_found": logging.ERROR,

@@ -71,12 +71,12 @@ def test_a_page_is_asked_for_before_its_items_are_wanted():
     stream = operations.jobs(kind="job")
     assert next(stream) == Send(ListJobs(kind="job"))
     packed = codec.encode(a_job())
-    first = stream.send(answered(listed([packed, packed], "b")))
+    first = stream.send(answered(listed([packed, packed], [], "b")))
     assert isinstance(first, Emit)
     assert isinstance(next(stream), Emit)
     assert next(stream) == Send(ListJobs(kind="job", after="b"))
     with pytest.raises(StopIteration):
-        stream.send(answered(listed([], "")))
+        stream.send(answered(listed([], [], "")))
 
 
 def test_a_refusal_within_a_stream_is_raised_beside_it():

@@ -37,6 +37,11 @@ class Mirror:
         """Seconds since the copy was last known to be whole; infinite before the first time."""
         return self._open().copy.age_s
 
+    @property
+    def left_out(self) -> int:
+        """How many unfinished jobs are damaged, and therefore not in the copy: `actorstate verify DIR` names them."""
+        return self._open().copy.left_out
+
     def get(
         self,
         job: str,

@@ -58,7 +58,7 @@ class Copy:
     """Of the jobs in `scope`, or of all that are not finished. Those that finish meanwhile stay a while.
 
     `fresh_at` is the last moment (monotonic, seconds) at which it was known to be whole; 0 before the first.
-    Any thread may call anything.
+    `left_out` is how many jobs could not be read at the last look at all. Any thread may call anything.
     """
 
     scope: Scope
@@ -67,6 +67,7 @@ class Copy:
     awaited: dict[str, int] = field(default_factory=dict[str, int])
     position: tuple[int, int] | None = None
     fresh_at: float = 0.0
+    left_out: int = 0
     _ended: dict[str, None] = field(default_factory=dict[str, None])
     _lock: threading.Lock = field(default_factory=threading.Lock)
 

@@ -17,7 +17,7 @@ from actorstate.client.mirror.copy import Copy
 from actorstate.client.mirror.feed import Feed
 from actorstate.client.operations import next_item
 from actorstate.core.messages.document import Status
-from actorstate.errors import ActorStateError, Busy, OutcomeUnknown, WriterUnavailable
+from actorstate.errors import ActorStateError, Busy, CorruptJob, OutcomeUnknown, WriterUnavailable
 
 SILENCE_S = 2.5
 """The writer beats each second: without a beat for so long the feed is opened anew, where the directory says."""
@@ -65,7 +65,7 @@ class Follower:
         if copy.scope.names is not None:
             copy.look_again_at(copy.scope.names)
         else:
-            before = set(copy.held)
+            before, copy.left_out = set(copy.held), 0
             for status in UNFINISHED:
                 before -= await self._take_all(status)
             copy.look_again_at(before)
@@ -75,7 +75,11 @@ class Follower:
         taken: set[str] = set()
         stream = operations.jobs(status=status)
         while len(taken) < self._copy.scope.max_jobs:
-            item = await self._transport.result_of(next_item(stream))
+            try:
+                item = await self._transport.result_of(next_item(stream))
+            except CorruptJob as error:
+                self._copy.left_out += int(error.details.get("number") or 0)
+                break
             if item is None:
                 break
             self._copy.take(item.item)

@@ -36,10 +36,14 @@ class NotModified(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields
 
 
 class Listed(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, tag=True):
-    """A page of documents; `after` is where the next one begins, empty at the end."""
+    """A page of documents; `after` is where the next one begins, empty at the end.
+
+    `damaged` are the ids of those jobs of the page that cannot be read: with the documents at most its `limit`.
+    """
 
     documents: list[Raw]
     after: str = ""
+    damaged: list[str] = []
 
 
 class ItemsListed(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, tag=True):
@@ -78,9 +82,9 @@ def found(packed: bytes, last_beat_s: dict[str, float]) -> Found:
     return Found(Raw(packed), last_beat_s)
 
 
-def listed(packed: list[bytes], after: str) -> Listed:
+def listed(packed: list[bytes], damaged: list[str], after: str) -> Listed:
     """The same for a page of documents."""
-    return Listed([Raw(each) for each in packed], after)
+    return Listed([Raw(each) for each in packed], after, damaged)
 
 
 def items_listed(packed: list[bytes], damaged: list[str], after: str) -> ItemsListed:
