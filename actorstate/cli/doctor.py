@@ -176,7 +176,7 @@ def _store(directory: Path) -> Iterator[Finding]:
     location = _place(directory)
     store_at(location)
     if kind_of(directory) is not None and not is_begun(location):
-        step = f"actorstate serve {directory} --detach"
+        step = f"actorstate serve {directory}"
         yield wrong("store", f"it has jobs, and no {private_folder(directory).name}: only `serve` opens it", step)
 
 

@@ -112,7 +112,7 @@ def test_doctor_finds_a_database_well_that_no_command_opens(writers: Writers, tm
     (tmp_path / "copy").mkdir()
     (tmp_path / "jobs" / "jobs.sqlite").rename(tmp_path / "copy" / "jobs.sqlite")
     assert typed("jobs", tmp_path / "copy").returncode == 3
-    assert troubles(tmp_path / "copy")["store"]["next"] == f"actorstate serve {tmp_path / 'copy'} --detach"
+    assert troubles(tmp_path / "copy")["store"]["next"] == f"actorstate serve {tmp_path / 'copy'}"
 
 
 def test_doctor_would_have_a_stopped_writer_killed(writers: Writers, tmp_path: Path) -> None:
