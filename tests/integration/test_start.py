@@ -457,7 +457,7 @@ def test_json_files_are_served_by_nobody_until_somebody_types_serve(zero: Path) 
     zero.mkdir()
     assert typed("jobs", f"json://{zero}").returncode == 3
     assert list(zero.iterdir()) == []
-    old = {"id": "old", "status": "paused", "startedAt": "2026-01-01T00:00:00.000Z"}
+    old = {"id": "old", "jobType": "item_migration", "status": "paused", "startedAt": "2026-01-01T00:00:00.000Z"}
     (zero / "old.json").write_text(json.dumps(old))
     assert [job["id"] for job in json.loads(typed("jobs", f"json://{zero}", "--json").stdout)] == ["old"]
     assert typed("serve", f"json://{zero}", "--detach", "--take-over").returncode == 0
