@@ -47,7 +47,10 @@ def client(tmp_path: Path) -> Iterator[Client]:
 def busy_job(client: Client, job: str = "j", reports: int = 120) -> list[JobState]:
     """A job with a past of many keyframes, and each of its states as a reader saw it."""
     states = [client.create(job, total=1_000, meta={"source": "a"})]
-    with client.attach(job, worker="w") as run:
+    with client.attach(job, worker="w", report_every_s=3_600) as run:  # only a checkpoint sends what was said before it
+        states.append(client.get(job))
+        run.phase("begun")
+        run.flush()
         states.append(client.get(job))
         for number in range(reports):
             if number % 3 == 0:

@@ -91,5 +91,5 @@ def test_one_of_the_two_clients_lacks_a_name(blocking: type, asynchronous: type)
     assert missing <= BLOCKING_ONLY
 
 
-BLOCKING_ONLY = {"heed_row", "retries"}
-"""What a track of the blocking run uses itself; and a loop over items for which asyncio has no twin yet."""
+BLOCKING_ONLY = {"heed_row", "retries_of"}
+"""What the tracks and retries of both runs are made of."""

@@ -41,6 +41,11 @@ class AsyncMirror:
         """Seconds since the copy was last known to be whole; infinite before the first time."""
         return self._copy.age_s
 
+    @property
+    def left_out(self) -> int:
+        """How many unfinished jobs are damaged, and therefore not in the copy: `actorstate verify DIR` names them."""
+        return self._copy.left_out
+
     async def get(
         self,
         job: str,
