@@ -19,7 +19,8 @@ from actorstate.core.messages.replies import Applied, Change, ChangeBody, Findin
 from actorstate.core.messages.requests import Heartbeat, ReadRequest, Recalling, Report, Request
 from actorstate.core.rate import Now
 from actorstate.core.receipts import MAX_IN_FLIGHT, Unchanged, known_reply, remembered
-from actorstate.errors import BadMessage, CorruptJob, RequestRefused
+from actorstate.core.replay import followed
+from actorstate.errors import BadMessage, RequestRefused
 
 KEYFRAME_AFTER_BYTES = 4_096
 KEYFRAME_RATIO = 2
@@ -260,9 +261,7 @@ class Actor:
         return Keyframe(staged.revision, staged.document, kept, forgotten_until, self._original)
 
     def _replay(self, change: Change) -> None:
-        if change.revision != self.revision + 1:
-            raise CorruptJob(f"job {self.job!r}: revision {change.revision} follows {self.revision}", job=self.job)
-        self.document, self.revision = evolve(self.document, change), change.revision
+        self.document, self.revision = followed(self.document, self.revision, change, self.job), change.revision
         if not change.producer:
             return
         self._receipts[change.producer] = recorded(self._receipts.get(change.producer), change, self.document)

@@ -7,6 +7,13 @@ from actorstate.core.messages.replies import Change
 from actorstate.errors import CorruptJob
 
 
+def followed(document: Document | None, revision: int, change: Change, job: str) -> Document | None:
+    """The job after the change that comes next. Raises CorruptJob where this one does not follow `revision`."""
+    if change.revision != revision + 1:
+        raise CorruptJob(f"job {job!r}: revision {change.revision} follows {revision}", job=job)
+    return evolve(document, change)
+
+
 class Replay:
     """`document` is the job at `revision`; None before its creation and after its deletion."""
 
@@ -25,7 +32,5 @@ class Replay:
         except CorruptJob as error:
             told = f"job {self.job!r}: revision {self.revision + 1}: {error.message}"
             raise CorruptJob(told, job=self.job) from error
-        if change.revision != self.revision + 1:
-            raise CorruptJob(f"job {self.job!r}: revision {change.revision} follows {self.revision}", job=self.job)
-        self.document, self.revision = evolve(self.document, change), change.revision
+        self.document, self.revision = followed(self.document, self.revision, change, self.job), change.revision
         return change

@@ -11,10 +11,10 @@ from msgspec.structs import replace
 
 from actorstate.core import codec
 from actorstate.core.actor import recorded
-from actorstate.core.evolve import evolve
 from actorstate.core.messages.document import Document, Recovered
 from actorstate.core.messages.replies import Change, Keyframe
 from actorstate.core.rate import without_eta
+from actorstate.core.replay import followed
 from actorstate.errors import ActorStateError, CorruptJob
 
 
@@ -22,9 +22,7 @@ def replayed(start: Keyframe, changes: Iterable[Change]) -> Keyframe:
     """All of the job after `changes`. Raises CorruptJob where one does not follow the one before."""
     document, revision, receipts = start.document, start.revision, dict(start.receipts)
     for change in changes:
-        if change.revision != revision + 1:
-            raise CorruptJob(f"revision {change.revision} follows {revision}")
-        document, revision = evolve(document, change), change.revision
+        document, revision = followed(document, revision, change, change.body.job), change.revision
         if change.producer:
             receipts[change.producer] = recorded(receipts.get(change.producer), change, document)
     return replace(start, document=document, revision=revision, receipts=receipts)

@@ -11,7 +11,7 @@ from actorstate.client.aio import AsyncClient, connect_async
 from actorstate.client.aio.run import AsyncRun
 from actorstate.client.sync import Client, connect
 from actorstate.errors import AlreadyAttached, JobFinished
-from tests.support.processes import LIVELY, WITHIN_S, Child, client, job, served, tell, until, wait_told
+from tests.support.processes import LIVELY, Child, client, job, served, tell, until, wait_told
 from tests.support.writer import WriterProcess, Writers, writers
 
 __all__ = ["client", "job", "served", "writers"]
@@ -161,7 +161,7 @@ def test_a_cancellation_while_attaching_leaves_a_worker_behind(connected, client
 
             async def work() -> None:
                 async with one.attach(job):
-                    await asyncio.sleep(WITHIN_S)
+                    await asyncio.Event().wait()
 
             for turns in range(12):
                 task = asyncio.create_task(work())
@@ -249,7 +249,7 @@ def works_until_killed(directory: str) -> None:
         async with connect_async(directory) as one, one.run("job") as run:
             run.progress(succeeded=7)
             tell("working")
-            await asyncio.sleep(WITHIN_S)
+            await asyncio.Event().wait()
 
     asyncio.run(main())
 
