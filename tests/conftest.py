@@ -1,11 +1,13 @@
 """What all tests share: Hypothesis profiles, a fresh directory, and real writer processes that end with the test."""
 
+import fcntl
 import os
 import select
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +23,38 @@ os.environ["ACTORSTATE_AUTOSTART"] = "0"
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("nightly", parent=settings.get_profile("default"), max_examples=2_000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+DOOR, ROOM = Path(__file__), Path(__file__).parent
+"""Two things of every checkout that the test processes of one run can lock."""
+
+
+@contextmanager
+def locked(path: Path, kind: int) -> Iterator[int]:
+    """The flock of `path`, released though a forked child may still hold the descriptor."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, kind)
+        yield descriptor
+    finally:
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+        os.close(descriptor)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Tests run beside one another; one that is marked `alone` waits until it has the machine for itself.
+
+    All go through the door one by one, so that it is not kept waiting by an endless row of others.
+    """
+    alone = item.get_closest_marker("alone") is not None
+    room = os.open(ROOM, os.O_RDONLY)
+    try:
+        with locked(DOOR, fcntl.LOCK_EX):
+            fcntl.flock(room, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        return (yield)
+    finally:
+        fcntl.flock(room, fcntl.LOCK_UN)
+        os.close(room)
 
 
 @dataclass(slots=True)

@@ -649,6 +649,7 @@ def test_doctor_reads_the_mount_table():
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_start_up_costs_much_more_than_its_imports(directory, writer, tmp_path):
     environment = {**os.environ, "PYTHONPYCACHEPREFIX": str(tmp_path / "compiled")}  # as after an installation
     environment.pop("PYTHONDONTWRITEBYTECODE", None)

@@ -113,6 +113,7 @@ def starts(tmp_path: Path, many: int) -> float:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_fifty_thousand_changes_slow_a_job_down(tmp_path: Path) -> None:
     found = compare(tmp_path, 50_000)
     assert all(ratio < 2.0 for ratio in found.values()), found

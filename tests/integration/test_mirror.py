@@ -325,6 +325,7 @@ def test_an_asyncio_mirror_differs_from_the_blocking_one(client: Client, job: st
     asyncio.run(main())
 
 
+@pytest.mark.alone
 def test_a_read_of_the_mirror_costs_as_much_as_one_of_the_writer(client: Client, job: str) -> None:
     client.create(job)
     with client.mirror() as mirror:

@@ -47,6 +47,7 @@ def update(run: Run) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("length", [40, 50_000])
+@pytest.mark.alone
 def test_many_failed_items_slow_a_progress_update(writers: Writers, length: int) -> None:
     writer = writers().start()
     with connect(writer.directory) as client:
@@ -102,6 +103,7 @@ def start_s(folder: Path) -> float:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_a_start_takes_longer_with_many_jobs(stored: dict[int, Path]) -> None:
     few_s, many_s = side_by_side(lambda: start_s(stored[FEW]), lambda: start_s(stored[MANY]), 7)
     print(f"start-up with {MANY:,} stored jobs takes {many_s / few_s:.2f} times that with {FEW:,}")
@@ -171,6 +173,7 @@ QUERIES = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", QUERIES)
+@pytest.mark.alone
 def test_a_page_of_jobs_costs_more_among_many(stored: dict[int, Path], name: str) -> None:
     stores = [SqliteStore(stored[count] / "jobs.sqlite") for count in (FEW, MANY)]
     for store in stores:
@@ -186,6 +189,7 @@ def test_a_page_of_jobs_costs_more_among_many(stored: dict[int, Path], name: str
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_a_page_through_the_writer_costs_more_among_many(stored: dict[int, Path]) -> None:
     def page(client: Client) -> None:
         assert len(list(zip(range(100), client.jobs(status="failed", newest=True), strict=False))) == 100

@@ -62,6 +62,7 @@ def counted(client: Client, job: str, rows: int) -> int:
 
 
 @pytest.mark.parametrize("by_hand", [False, True], ids=["track", "by hand"])
+@pytest.mark.alone
 def test_a_limit_is_not_kept(client: Client, job: str, *, by_hand: bool) -> None:
     fast = f"{job}-fast"
     for name, limit in ((job, 100), (fast, 400)):
@@ -74,6 +75,7 @@ def test_a_limit_is_not_kept(client: Client, job: str, *, by_hand: bool) -> None
     assert 2.5 < ratio < 5.5
 
 
+@pytest.mark.alone
 def test_several_workers_share_a_limit_as_if_each_had_it_alone(client: Client, job: str) -> None:
     alone = f"{job}-alone"
     for name in (job, alone):

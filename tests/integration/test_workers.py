@@ -203,6 +203,7 @@ def test_more_workers_than_can_be_watched_are_never_missed(tmp_path: Path, monke
         assert state.workers["one"].health == "healthy"
 
 
+@pytest.mark.alone
 def test_the_news_of_a_death_takes_a_fraction_of_a_tick(client: Client, served: WriterProcess, job: str) -> None:
     client.create(job, on_dead="free")
     took_s: list[float] = []

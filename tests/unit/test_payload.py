@@ -92,7 +92,7 @@ class Shape(enum.Enum):
         date(2024, 1, 1),
         timedelta(1),
         {1, 2},
-        object(),
+        pytest.param(object(), id="object"),
         Decimal("1.5"),
         1j,
         Shape.ROUND,
