@@ -19,6 +19,8 @@ READY_WITHIN_S = 30.0
 
 # A test that kills its writer must not be handed another one by a client; those about it allow it (test_start.py).
 os.environ["ACTORSTATE_AUTOSTART"] = "0"
+# Processes that tests start compile the package once, as after an installation, and not each of them anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("nightly", parent=settings.get_profile("default"), max_examples=2_000)

@@ -188,6 +188,7 @@ def test_a_withdrawn_pause_stops_the_worker(client: Client, job: str) -> None:
 def test_an_intent_repeated_changes_the_job(client: Client, job: str) -> None:
     client.create(job)
     with workers(client, job, "w"):
+        until(client, job, lambda state: state.tracks)
         client.pause(job)
         revision = client.get(job).revision
         client.pause(job)

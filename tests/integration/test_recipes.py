@@ -41,7 +41,7 @@ ELSEWHERE = {
     "migrate plan profiles": "tests/migration/test_as_a_job.py",
 }
 """Words of a block, and the test that runs it: those need more than a writer and a job."""
-LASTING = ("serve", "watch", "top", "--follow")
+LASTING = ("serve", "top", "--follow")
 """What stays until it is told to end: Ctrl-C, once it has said something."""
 WITHIN_S = 30.0
 

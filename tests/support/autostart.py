@@ -34,7 +34,7 @@ def serving(place: Path) -> list[int]:
         if entry.name.isdigit():
             with contextlib.suppress(OSError):  # it has ended
                 words = (entry / "cmdline").read_bytes().split(b"\0")
-                if b"serve" in words and any(word.startswith(os.fsencode(place)) for word in words):
+                if b"serve" in words and any(os.fsencode(place) in word for word in words):
                     found.append(int(entry.name))
     return found
 
