@@ -15,8 +15,10 @@ from typing import cast
 from urllib.parse import parse_qsl
 
 from actorstate.client.aio import AsyncClient, connect_async
+from actorstate.client.mirror.news import News
 from actorstate.client.operations import Stream, next_item
 from actorstate.web.flights import AsyncFlights
+from actorstate.web.kept import Kept
 from actorstate.web.problem import problem
 from actorstate.web.router import Router
 from actorstate.web.settings import TASKS, WebSettings
@@ -102,7 +104,9 @@ class Application:
         if loop not in self._flights:
             for closed in [other for other in self._flights if other.is_closed()]:
                 del self._flights[closed]
-            self._flights[loop] = AsyncFlights(self._client.transport.call)
+            transport, settings = self._client.transport, self._router.settings
+            kept = Kept(News(transport.blocking, settings.fresh_s), settings.max_known_bytes)
+            self._flights[loop] = AsyncFlights(transport.call, kept)
         return self._flights[loop]
 
 

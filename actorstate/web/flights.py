@@ -2,7 +2,8 @@
 
 Whoever comes while a question is under way must not have its answer: it may be older than what this reader
 was shown elsewhere. He waits with all others for the next one, which begins when that one has ended. Only a
-held read (`wait_s`) is joined under way: its answer is newer than what all who ask it have.
+held read (`wait_s`) is joined under way: its answer is newer than what all who ask it have. An answer that
+still holds (`kept.py`) is not asked for at all.
 """
 
 import asyncio
@@ -12,15 +13,14 @@ from collections.abc import Awaitable, Callable
 
 from actorstate.client.operations import Operation, Result, Send, awaited, driven
 from actorstate.core.messages.replies import Reply
-from actorstate.core.messages.requests import Ask, Body, Get, GetAt, ListItems, ListJobs, ReadHistory
+from actorstate.core.messages.requests import Body, ChangeRequest, Heartbeat
 from actorstate.errors import ActorStateError, WriterUnavailable
+from actorstate.web.kept import Kept, Read
 
 SILENCE_S = 1.0
 """After a read without an answer further ones of its kind fail at once for so long; then one asks again for all."""
 PATIENCE_S = 60.0
 """Longer than any flight; the thread that carries it out always ends it."""
-
-READS = (Get, GetAt, ListJobs, ListItems, ReadHistory, Ask)
 
 
 class Flight:
@@ -41,8 +41,8 @@ class Flight:
 class Flights:
     """Made in the process that uses it, at its first request: locks made before a fork are not to be trusted."""
 
-    def __init__(self, call: Callable[[Body, float | None], Reply]) -> None:
-        self._call = call
+    def __init__(self, call: Callable[[Body, float | None], Reply], kept: Kept) -> None:
+        self._call, self._kept = call, kept
         self._lock = threading.Lock()
         self._under_way: dict[Body, Flight] = {}
         self._next: dict[Body, Flight] = {}
@@ -55,8 +55,10 @@ class Flights:
     def reply(self, wanted: Send) -> Reply:
         """The answer to one request; to a read perhaps one that is asked for others too."""
         body = wanted.body
-        if not isinstance(body, READS):
-            return self._call(body, wanted.timeout_s)
+        if not isinstance(body, Read):
+            return self._changed(body, wanted.timeout_s)
+        if (known := self._kept.look(body)) is not None:
+            return known
         with self._lock:
             before = self._under_way.get(body)
             joined = self._next.get(body) or (before if getattr(body, "wait_s", 0.0) else None)
@@ -85,18 +87,27 @@ class Flights:
 
     def _asked(self, wanted: Send) -> Reply:
         self._silences.check(wanted.body)
+        begun = self._kept.begin()
         try:
-            return self._call(wanted.body, wanted.timeout_s)
+            reply = self._call(wanted.body, wanted.timeout_s)
         except WriterUnavailable as error:
             self._silences.begin(wanted.body, error)
             raise
+        self._kept.keep(wanted.body, reply, begun)
+        return reply
+
+    def _changed(self, body: ChangeRequest | Heartbeat, timeout_s: float | None) -> Reply:
+        try:
+            return self._call(body, timeout_s)
+        finally:
+            self._kept.changed(body)
 
 
 class AsyncFlights:
     """The same for the tasks of one event loop. A task that is cancelled takes nobody's answer with it."""
 
-    def __init__(self, call: Callable[[Body, float | None], Awaitable[Reply]]) -> None:
-        self._call = call
+    def __init__(self, call: Callable[[Body, float | None], Awaitable[Reply]], kept: Kept) -> None:
+        self._call, self._kept = call, kept
         self._under_way: dict[Body, asyncio.Task[Reply]] = {}
         self._next: dict[Body, asyncio.Task[Reply]] = {}
         self._silences = Silences()
@@ -108,8 +119,10 @@ class AsyncFlights:
     async def reply(self, wanted: Send) -> Reply:
         """The answer to one request; to a read perhaps one that is asked for others too."""
         body = wanted.body
-        if not isinstance(body, READS):
-            return await self._call(body, wanted.timeout_s)
+        if not isinstance(body, Read):
+            return await self._changed(body, wanted.timeout_s)
+        if (known := self._kept.look(body)) is not None:
+            return known
         before = self._under_way.get(body)
         flight = self._next.get(body) or (before if getattr(body, "wait_s", 0.0) else None)
         if flight is None:
@@ -122,15 +135,24 @@ class AsyncFlights:
         if before is not None:
             await asyncio.wait({before})
         flight = self._under_way[body] = self._next.pop(body)
+        begun = self._kept.begin()
         try:
             self._silences.check(body)
-            return await self._call(body, wanted.timeout_s)
+            reply = await self._call(body, wanted.timeout_s)
         except WriterUnavailable as error:
             self._silences.begin(body, error)
             raise
         finally:
             if self._under_way.get(body) is flight:
                 del self._under_way[body]
+        self._kept.keep(body, reply, begun)
+        return reply
+
+    async def _changed(self, body: ChangeRequest | Heartbeat, timeout_s: float | None) -> Reply:
+        try:
+            return await self._call(body, timeout_s)
+        finally:
+            self._kept.changed(body)
 
 
 class Silences:

@@ -1,7 +1,7 @@
 """The newest committed state of each job as ready JSON, made once a revision and kept for while the writer is away."""
 
 from dataclasses import dataclass
-from typing import cast
+from typing import NamedTuple, cast
 
 from actorstate.client.calls import checked_job_id
 from actorstate.client.operations import Operation, Send, found
@@ -39,28 +39,35 @@ def revision_of(tag: str) -> int | None:
     return int(revision) if ours else None
 
 
+class Known(NamedTuple):
+    """What was made of an answer of the writer."""
+
+    answer: Answer
+    shown: Shown
+
+
 class Newest:
     """One web process's memory of states; safe over threads: each step is one dictionary operation."""
 
     def __init__(self, timeout_s: float, max_bytes: int) -> None:
         self._timeout_s, self._max_bytes = timeout_s, max_bytes
-        self._known: dict[str, Shown] = {}
+        self._known: dict[str, Known] = {}
         self._bytes = 0
 
     def last_known(self, job: str) -> Shown | None:
         """The newest state that this process has seen, without asking."""
-        return self._known.get(job)
+        known = self._known.get(job)
+        return known and known.shown
 
-    def of(self, job: str) -> Operation[Shown]:
-        """The newest state, with one question to the writer. Raises BadJobId, JobNotFound, WriterUnavailable."""
-        known = self._known.get(checked_job_id(job))
-        answer = yield from self._asked(Get(job, newer_than=known.state.revision if known else None))
-        if known is not None and isinstance(answer, NotModified) and answer.revision == known.state.revision:
-            return known
-        if isinstance(answer, NotModified):  # below what was known: the directory was begun anew
-            self._known.pop(job, None)
-            answer = yield from self._asked(Get(job))
-        return self._remembered(job, answer)
+    def of(self, job: str, seen: int = 0) -> Operation[Shown]:
+        """The newest state, by one question. Raises BadJobId, JobNotFound, WriterUnavailable.
+
+        The answer may be one that is kept (`kept.py`): a reader who has `seen` a later revision elsewhere gets that.
+        """
+        newest = self._remembered(job, (yield from self._asked(Get(checked_job_id(job)))))
+        if newest.state.revision < seen:
+            newest = (yield from self.after(job, newest.state.revision, 0.0)) or newest
+        return newest
 
     def after(self, job: str, revision: int, wait_s: float) -> Operation[Shown | None]:
         """The state once it is newer than `revision`, or None when it was not within `wait_s`."""
@@ -75,17 +82,26 @@ class Newest:
             raise
 
     def _remembered(self, job: str, answer: Answer) -> Shown:
+        known = self._known.get(job)
+        if known is not None and known.answer is answer:
+            return known.shown
         state = found(answer)
         if state is None:
             raise JobNotFound(f"there is no job {job!r}", job=job)
-        known = self._known.get(job)
-        if known is not None and (known.state.epoch, known.state.revision) == (state.epoch, state.revision):
-            return known
-        new = shown(state)
-        if self._bytes + len(new.body) > self._max_bytes:
+        if known is None:
+            return self._kept(job, answer, shown(state))
+        before = known.shown.state
+        if state.revision < before.revision:  # it was overtaken, or the directory was begun anew
+            self._known.pop(job, None)
+            return shown(state)
+        same = (before.epoch, before.revision) == (state.epoch, state.revision)
+        return self._kept(job, answer, known.shown if same else shown(state))
+
+    def _kept(self, job: str, answer: Answer, new: Shown) -> Shown:
+        before = self._known.get(job)
+        self._bytes += len(new.body) - (len(before.shown.body) if before is not None else 0)
+        if self._bytes > self._max_bytes:
             self._known.clear()
-            self._bytes = 0
-        if known is None or known.state.revision < state.revision:
-            self._known[job] = new
-            self._bytes += len(new.body) - (len(known.body) if known else 0)
+            self._bytes = len(new.body)
+        self._known[job] = Known(answer, new)
         return new

@@ -1,6 +1,6 @@
 """The answers to GET: jobs, one job, its items, its events, and the state of the server itself."""
 
-from typing import cast, get_args
+from typing import NamedTuple, cast, get_args
 
 from actorstate.client.calls import checked_job_id
 from actorstate.client.operations import Emit, Operation, Stream, ask, asked, get
@@ -30,11 +30,21 @@ from actorstate.web.values import (
 STREAM_SLICE_S = 1.0
 """How long a stream waits for news before it looks whether it should end; a comment then keeps the line open."""
 STALE = "X-Actorstate-Stale"
+MAX_LISTS = 32
+"""Lists that are kept as JSON; of one more all are made anew."""
 SUMMARY = (
     "id", "kind", "status", "phase", "reason", "health", "labels", "progress", "rate", "control", "attempt",
     "error_count", "created_at", "started_at", "updated_at", "finished_at", "epoch", "revision",
 )  # fmt: skip
 """What a list tells of each job; the rest is in the job's own page."""
+
+
+class List(NamedTuple):
+    """An answer of the writer as it is told, made once."""
+
+    page: Listed
+    tag: str
+    body: bytes
 
 
 class Reading:
@@ -43,6 +53,7 @@ class Reading:
     def __init__(self, settings: WebSettings, held: Held) -> None:
         self._settings, self._held = settings, held
         self._newest = Newest(settings.timeout_s, settings.max_known_bytes)
+        self._lists: dict[ListJobs, List] = {}
         self._waiting: set[object] = set()
         self._streams: set[object] = set()
         self.ending = False
@@ -75,9 +86,12 @@ class Reading:
         kind, after = text(query, "kind", 128) or None, text(query, "after", 128)
         body = ListJobs(status, kind, health, after, page_size(query), newest=True)
         page = yield from asked(body, Listed, self._settings.timeout_s)
-        jobs = [summary(codec.decode_state(packed)) for packed in page.documents]
-        packed = json_bytes({"jobs": jobs, "after": page.after or None})
-        return unless_known(request, tag_of(packed), json_response(packed))
+        told = self._lists.get(body)
+        if told is None or told.page is not page:
+            if len(self._lists) >= MAX_LISTS:
+                self._lists.clear()
+            told = self._lists[body] = listed(page)
+        return unless_known(request, told.tag, json_response(told.body))
 
     def job(self, request: Request, job: str) -> Operation[Response]:
         """The newest state. With `wait` and If-None-Match, the next one; with `at` a past one."""
@@ -91,7 +105,7 @@ class Reading:
             newest = None
             if wait_s and seen is not None:
                 newest = yield from self._next(job, seen, min(wait_s, self._settings.max_wait_s))
-            newest = newest or (yield from self._newest.of(job))
+            newest = newest or (yield from self._newest.of(job, seen or 0))
         except WriterUnavailable as error:
             return self._stale(job, seen or 0, error)
         return unless_known(request, newest.tag, json_response(newest.body))
@@ -170,6 +184,13 @@ class Reading:
 def event(newest: Shown) -> bytes:
     """One state as a server-sent event."""
     return b"id: %s\ndata: %s\n\n" % (newest.tag.encode(), newest.body)
+
+
+def listed(page: Listed) -> List:
+    """A page of jobs as JSON."""
+    jobs = [summary(codec.decode_state(packed)) for packed in page.documents]
+    body = json_bytes({"jobs": jobs, "after": page.after or None})
+    return List(page, tag_of(body), body)
 
 
 def summary(state: JobState) -> dict[str, object]:

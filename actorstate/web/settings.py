@@ -16,6 +16,9 @@ class WebSettings:
     """How long a request waits for the writer before it is answered with 503 or the last known state."""
     stale: bool = True
     """Whether a job's last known state is shown, marked as such, while the writer is away; else 503."""
+    fresh_s: float = 3.0
+    """Jobs that the change feed does not name are answered from this process's memory, without a question to the
+    writer; after a silence of the feed for so long (it beats each second) all is asked for. 0: always."""
     max_wait_s: float = 25.0
     """A longer `?wait=` is answered after this long, as if nothing had changed."""
     max_waiting: int | None = None
@@ -27,7 +30,7 @@ class WebSettings:
     stream_every_s: float = 0.25
     """At most one event in this time; what changed meanwhile is in the next one."""
     max_known_bytes: int = 64 * 1024 * 1024
-    """States kept as JSON in one process; above it all are dropped and asked for anew."""
+    """States kept as JSON in one process, and answers as they came; above it all are dropped and asked for anew."""
     max_body_bytes: int = 16 * 1024
     """A larger request body is refused with 413."""
 

@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Protocol, cast
 from urllib.parse import parse_qsl
 
+from actorstate.client.mirror.news import News
 from actorstate.client.operations import Stream, next_item
 from actorstate.client.sync import Client, connect
 from actorstate.web.flights import Flights
+from actorstate.web.kept import Kept
 from actorstate.web.problem import problem
 from actorstate.web.router import Router
 from actorstate.web.settings import THREADS, WebSettings
@@ -79,7 +81,11 @@ class Application:
 
     def _flights_here(self) -> Flights:
         flights = self._flights.get(os.getpid())
-        return flights or self._flights.setdefault(os.getpid(), Flights(self._client.transport.call))
+        return flights or self._flights.setdefault(os.getpid(), self._made())
+
+    def _made(self) -> Flights:
+        transport, settings = self._client.transport, self._router.settings
+        return Flights(transport.call, Kept(News(transport, settings.fresh_s), settings.max_known_bytes))
 
 
 def application(directory: str | Path, settings: WebSettings | None = None) -> Application:

@@ -6,12 +6,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from actorstate.client.mirror.news import News
 from actorstate.client.sync import connect
 from actorstate.config import ClientSettings
+from actorstate.web.kept import Kept
 from actorstate.web.settings import WebSettings
 from actorstate.web.values import Request, Response
 from actorstate.web.wsgi import Application
 
+ALWAYS = Kept(News(connect("nowhere", autostart=False).transport, silence_s=0.0), max_bytes=0)
+"""Keeps nothing: each question is asked."""
 OURS = {"x-actorstate": "1", "host": "jobs.example"}
 """Headers that our own page sends with a control."""
 

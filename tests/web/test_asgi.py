@@ -13,6 +13,7 @@ from actorstate.errors import WriterUnavailable
 from actorstate.web.asgi import Application
 from actorstate.web.flights import AsyncFlights
 from actorstate.web.settings import WebSettings
+from tests.support.web import ALWAYS
 
 PATIENCE_S = 20.0
 
@@ -217,7 +218,7 @@ def test_an_asyncio_reader_is_not_given_an_answer_older_than_his_question():
                 await gate.wait()
             return Reply(1, 1, NotModified(told))
 
-        flights = AsyncFlights(call)
+        flights = AsyncFlights(call, ALWAYS)
         send = type("Send", (), {"body": Get("import-42"), "timeout_s": None})
         first = asyncio.ensure_future(flights.reply(send))
         while not asked:  # noqa: ASYNC110 - no event tells it
@@ -245,7 +246,7 @@ def test_during_an_outage_one_task_asks_for_all():
             asked += 1
             raise WriterUnavailable("away")
 
-        flights = AsyncFlights(call)
+        flights = AsyncFlights(call, ALWAYS)
         send = type("Send", (), {"body": Get("import-42"), "timeout_s": None})
         for _ in range(20):
             with pytest.raises(WriterUnavailable):

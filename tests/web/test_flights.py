@@ -10,6 +10,7 @@ from actorstate.core.messages.replies import NotModified, Reply
 from actorstate.core.messages.requests import ControlJob, Get
 from actorstate.errors import JobNotFound, WriterUnavailable
 from actorstate.web.flights import Flights
+from tests.support.web import ALWAYS
 
 PATIENCE_S = 20.0
 
@@ -46,7 +47,7 @@ def wait_until_queued(flights, number):
 
 def test_who_comes_during_a_question_is_not_given_its_older_answer():
     writer = Writer()
-    flights = Flights(writer)
+    flights = Flights(writer, ALWAYS)
     with ThreadPoolExecutor(20) as pool:
         first = pool.submit(revision, flights, Get("import-42"))
         assert writer.reached.wait(PATIENCE_S)
@@ -63,7 +64,7 @@ def test_who_comes_during_a_question_is_not_given_its_older_answer():
 
 def test_held_reads_of_one_revision_are_one():
     writer = Writer()
-    flights = Flights(writer)
+    flights = Flights(writer, ALWAYS)
     held = Get("import-42", newer_than=1, wait_s=20.0)
     with ThreadPoolExecutor(8) as pool:
         first = pool.submit(revision, flights, held)
@@ -78,7 +79,7 @@ def test_held_reads_of_one_revision_are_one():
 
 def test_different_questions_do_not_wait_for_each_other():
     writer = Writer()
-    flights = Flights(writer)
+    flights = Flights(writer, ALWAYS)
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(revision, flights, Get("import-42"))
         assert writer.reached.wait(PATIENCE_S)
@@ -91,7 +92,7 @@ def test_different_questions_do_not_wait_for_each_other():
 def test_changes_are_never_merged():
     writer = Writer()
     writer.gate.set()
-    flights = Flights(writer)
+    flights = Flights(writer, ALWAYS)
     for _ in range(3):
         revision(flights, ControlJob("import-42", "pause"))
     assert writer.asked == 3
@@ -106,7 +107,7 @@ def test_a_refusal_is_told_to_all_who_asked_and_to_nobody_later():
             raise answer
         return answer
 
-    flights = Flights(call)
+    flights = Flights(call, ALWAYS)
     with pytest.raises(JobNotFound):
         revision(flights, Get("import-42"))
     assert revision(flights, Get("import-42")) == 1
@@ -121,7 +122,7 @@ def test_a_thread_that_is_killed_in_its_question_leaves_nobody_waiting():
             raise SystemExit
         return Reply(1, 1, NotModified(7))
 
-    flights = Flights(call)
+    flights = Flights(call, ALWAYS)
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(revision, flights, Get("import-42"))
         assert writer.reached.wait(PATIENCE_S)
@@ -140,7 +141,7 @@ def test_during_an_outage_one_asks_for_all():
         asked.append(body)
         raise WriterUnavailable("away")
 
-    flights = Flights(call)
+    flights = Flights(call, ALWAYS)
     for _ in range(50):
         with pytest.raises(WriterUnavailable):
             revision(flights, Get("import-42"))

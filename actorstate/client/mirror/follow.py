@@ -14,13 +14,11 @@ from collections.abc import Callable
 from actorstate.client import operations
 from actorstate.client.aio.transport import AsyncTransport
 from actorstate.client.mirror.copy import Copy
-from actorstate.client.mirror.feed import Feed
+from actorstate.client.mirror.feed import SILENCE_S, Feed
 from actorstate.client.operations import next_item
 from actorstate.core.messages.document import Status
 from actorstate.errors import ActorStateError, Busy, CorruptJob, OutcomeUnknown, WriterUnavailable
 
-SILENCE_S = 2.5
-"""The writer beats each second: without a beat for so long the feed is opened anew, where the directory says."""
 AGAIN_AFTER_S = 0.1
 MAX_FETCHES = 64
 """Reads under way at once."""
