@@ -15,6 +15,7 @@ from actorstate.cli import exits
 from actorstate.cli.asjson import job_json, line
 from actorstate.cli.command import Command, add_job, add_timeout, agrees, opened, positive
 from actorstate.cli.moments import MEANING, moment
+from actorstate.cli.table import Table
 from actorstate.cli.views import ago, clean, watch_line
 from actorstate.cli.views import moment as time_of
 from actorstate.client.sync import Client
@@ -28,8 +29,8 @@ FOLLOW_S = 20.0
 MAX_VALUE = 200
 """Characters of a value on a line; `--json` has them all."""
 RESTORED = ("progress", "checkpoints", "tracks", "steps", "phase", "meta", "errors", "error_count")
+Shown = Callable[[list[HistoryEntry]], Iterable[str]]
 _HISTORY = ("REVISION", "TIME", "STATUS", "PROCESSED", "FAILED", "WHO", "CHANGE")
-_WIDTHS = (8, 20, 9, 12, 8, 16, 0)
 
 
 def _add_log(parser: argparse.ArgumentParser) -> None:
@@ -42,7 +43,7 @@ def _add_log(parser: argparse.ArgumentParser) -> None:
 def _log(options: argparse.Namespace) -> int:
     with opened(options) as client:
         entries = _newest(client, options.job, options.n, states=False)
-        _print(options, entries, log_line)
+        _print(options, entries, lambda kept: map(log_line, kept))
         if options.follow:
             _follow(client, options, entries[-1].revision if entries else 0)
     return exits.FINE
@@ -76,34 +77,31 @@ def _history(options: argparse.Namespace) -> int:
             entries = _newest(client, options.job, options.limit, states=True)
         else:
             entries = list(client.history(options.job, after=options.after, states=True, limit=options.limit))
-    if not options.json:
-        print(_columns(_HISTORY))
-    _print(options, entries, history_line)
+    _print(options, entries, lambda kept: Table(_HISTORY).lines(map(history_columns, kept)))
     return exits.FINE
 
 
-def history_line(entry: HistoryEntry) -> str:
-    """One revision under the columns of `history`."""
+def history_columns(entry: HistoryEntry) -> tuple[str, ...]:
+    """One revision's values under the columns of `history`, without spaces."""
     progress = entry.progress
     counts = ("-", "-") if progress is None else (str(progress.processed), str(progress.failed))
     who = clean(entry.who).replace(" ", "_") or "-"
-    return _columns((str(entry.revision), time_of(entry.at), entry.status or "-", *counts, who, entry.what))
-
-
-def _columns(values: tuple[str, ...]) -> str:
-    return "  ".join(value.ljust(width) for value, width in zip(values, _WIDTHS, strict=True)).rstrip()
+    return str(entry.revision), time_of(entry.at), entry.status or "-", *counts, who, entry.what
 
 
 def _newest(client: Client, job: str, number: int, *, states: bool) -> list[HistoryEntry]:
     return list(client.history(job, newest_first=True, states=states, limit=number))[::-1]
 
 
-def _print(options: argparse.Namespace, entries: list[HistoryEntry], text: Callable[[HistoryEntry], str]) -> None:
+def _print(options: argparse.Namespace, entries: list[HistoryEntry], shown: Shown) -> None:
+    plain = (line(as_plain(entry)) for entry in entries)
     if options.json and not getattr(options, "follow", False):
-        print("[" + ",\n".join(line(as_plain(entry)) for entry in entries) + "]")
+        print("[" + ",\n".join(plain) + "]")
         return
-    for entry in entries:
-        print(line(as_plain(entry)) if options.json else text(entry), flush=True)
+    for text in plain if options.json else shown(entries):
+        print(text, flush=True)
+    if not entries and not options.json:
+        print(f"actorstate: no such changes of job {options.job!r} are kept", file=sys.stderr)
 
 
 def _add_diff(parser: argparse.ArgumentParser) -> None:
@@ -140,7 +138,7 @@ def _tail(value: object) -> list[object] | None:
 
 def value_text(value: object) -> str:
     """A value as JSON, cut where it is long; nothing is a dash."""
-    plain = as_plain(value)
+    plain = round(value, 3) if isinstance(value, float) else as_plain(value)
     text = "-" if value is None else clean(plain if isinstance(plain, str) else line(plain))
     return text if len(text) <= MAX_VALUE else text[:MAX_VALUE] + "…"
 

@@ -9,12 +9,12 @@ from typing import get_args
 from actorstate.cli import exits
 from actorstate.cli.asjson import line
 from actorstate.cli.command import Command, add_job, add_timeout, opened, positive
+from actorstate.cli.table import Table
 from actorstate.cli.views import clean, moment
 from actorstate.core.messages.document import ItemOutcome, ItemState
 from actorstate.core.plain import as_plain
 
 COLUMNS = ("KEY", "OUTCOME", "CATEGORY", "TRIES", "LAST", "ERROR")
-_WIDTHS = (28, 9, 12, 5, 20, 0)
 
 
 def _add_items(parser: argparse.ArgumentParser) -> None:
@@ -31,33 +31,29 @@ def _items(options: argparse.Namespace) -> int:
     with opened(options) as client:
         found = client.items(options.job, outcome=options.outcome, category=options.category, after=options.after)
         page = islice(found, options.limit)
-        number = _print_lines(page) if options.json else _print_table(page)
-    if not number and not options.json:
+        if options.json:
+            _print_json(page)
+            return exits.FINE
+        nothing = True
+        for shown in Table(COLUMNS).lines(map(item_columns, page)):
+            print(shown)
+            nothing = False
+    if nothing:
         print(f"actorstate: job {options.job!r} has no such items", file=sys.stderr)
     return exits.FINE
 
 
-def _print_lines(items: Iterable[ItemState]) -> int:
+def _print_json(items: Iterable[ItemState]) -> None:
     """JSON lines: a ledger may be longer than memory, so nothing is held back for a closing bracket."""
-    number = 0
-    for number, item in enumerate(items, start=1):  # noqa: B007 - the number of the last one is the answer
+    for item in items:
         print(line(as_plain(item)))
-    return number
 
 
-def _print_table(items: Iterable[ItemState]) -> int:
-    number = 0
-    for number, item in enumerate(items, start=1):
-        if number == 1:
-            print(_row(COLUMNS))
-        error = clean(item.error) or "-"
-        category = clean(item.category).replace(" ", "_") or "-"
-        print(_row((clean(item.key), item.outcome, category, str(item.attempts), moment(item.last_at), error)))
-    return number
-
-
-def _row(values: tuple[str, ...]) -> str:
-    return "  ".join(value.ljust(width) for value, width in zip(values, _WIDTHS, strict=True)).rstrip()
+def item_columns(item: ItemState) -> tuple[str, ...]:
+    """One item's values under COLUMNS, without spaces but in its error; what there is not is a dash."""
+    category = clean(item.category).replace(" ", "_") or "-"
+    tries, error = str(item.attempts), clean(item.error) or "-"
+    return clean(item.key), item.outcome, category, tries, moment(item.last_at), error
 
 
 COMMANDS = {"items": Command(_add_items, _items)}

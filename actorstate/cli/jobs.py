@@ -3,7 +3,7 @@
 import argparse
 import sys
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from itertools import islice
@@ -13,7 +13,8 @@ from actorstate.cli import exits
 from actorstate.cli.asjson import error_json, job_json
 from actorstate.cli.command import Command, add_directory, add_job, add_timeout, can_draw, deadline_s, opened, positive
 from actorstate.cli.moments import MEANING, moment
-from actorstate.cli.views import JOB_COLUMNS, columns_line, job_columns, job_lines, span, watch_line
+from actorstate.cli.table import Table
+from actorstate.cli.views import JOB_COLUMNS, job_columns, job_lines, span, watch_line
 from actorstate.client.sync import Client
 from actorstate.core.messages.document import Health, JobState, Status
 from actorstate.errors import CorruptJob, WriterUnavailable
@@ -57,7 +58,8 @@ def _jobs(options: argparse.Namespace) -> int:
 
             draw_jobs(states)
         else:
-            _print_table(states)
+            for shown in Table(JOB_COLUMNS).lines(map(job_columns, states)):
+                print(shown)
     for error in left_out:
         raise error
     return exits.FINE
@@ -69,13 +71,6 @@ def _readable(states: Iterator[JobState], left_out: list[CorruptJob]) -> Iterato
         yield from states
     except CorruptJob as error:
         left_out.append(error)
-
-
-def _print_table(states: Iterable[JobState]) -> None:
-    for number, state in enumerate(states):
-        if not number:
-            print(columns_line(JOB_COLUMNS))
-        print(columns_line(job_columns(state)))
 
 
 def _add_get(parser: argparse.ArgumentParser) -> None:

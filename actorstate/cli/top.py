@@ -13,7 +13,8 @@ from datetime import UTC, datetime
 from actorstate.cli import exits
 from actorstate.cli.asjson import job_json
 from actorstate.cli.command import Command, add_directory, add_timeout, can_draw, deadline_s, opened, seconds
-from actorstate.cli.views import JOB_COLUMNS, columns_line, job_columns, span
+from actorstate.cli.table import Table
+from actorstate.cli.views import JOB_COLUMNS, job_columns, span
 from actorstate.client.mirror import Mirror
 from actorstate.core.messages.document import JobState
 
@@ -75,7 +76,7 @@ class _Lines:
     def __init__(self, *, as_json: bool) -> None:
         self._as_json = as_json
         self._printed: dict[str, tuple[int, int]] = {}
-        self._begun = False
+        self._table = Table(JOB_COLUMNS)
         self._said = ""
 
     def show(self, states: list[JobState], notice: str) -> None:
@@ -83,14 +84,10 @@ class _Lines:
         if said != self._said:
             print(f"actorstate: {notice or 'the writer answers again'}", file=sys.stderr, flush=True)
         self._said = said
-        if not self._begun and not self._as_json:
-            print(columns_line(JOB_COLUMNS), flush=True)
-        self._begun = True
-        for state in states:
-            place = state.epoch, state.revision
-            if self._printed.get(state.id) != place:
-                print(job_json(state) if self._as_json else columns_line(job_columns(state)), flush=True)
-                self._printed[state.id] = place
+        changed = [state for state in states if self._printed.get(state.id) != (state.epoch, state.revision)]
+        self._printed.update((state.id, (state.epoch, state.revision)) for state in changed)
+        for shown in map(job_json, changed) if self._as_json else self._table.lines(map(job_columns, changed)):
+            print(shown, flush=True)
 
 
 @contextmanager

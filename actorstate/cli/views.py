@@ -16,8 +16,6 @@ WORKERS_SHOWN = 20
 """More are counted, not listed; `--json` has them all."""
 
 JOB_COLUMNS = ("JOB", "KIND", "STATUS", "HEALTH", "DONE", "ROWS", "RATE", "ENDS", "UPDATED", "NOTE")
-_WIDTHS = (28, 12, 9, 8, 6, 19, 11, 20, 20, 0)
-"""Of a line in a pipe; longer values push the rest to the right, so that nothing is cut and awk still counts fields."""
 
 
 def job_columns(state: JobState) -> tuple[str, ...]:
@@ -72,11 +70,6 @@ def short(number: float) -> str:
             return f"{number:.0f}" if not unit else f"{number:.1f}{unit}"
         number /= 1000
     return f"{number:.1f}T"
-
-
-def columns_line(values: tuple[str, ...]) -> str:
-    """Values side by side, at least two spaces apart."""
-    return "  ".join(value.ljust(width) for value, width in zip(values, _WIDTHS, strict=True)).rstrip()
 
 
 def watch_line(state: JobState) -> str:
