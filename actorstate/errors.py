@@ -23,7 +23,10 @@ ActorStateError
 ├── RunClosed                 the run's block was left, or belongs to another process
 ├── NotApproved               nobody has answered a worker's question in time; it stays open
 ├── JobCancelled              raised inside a worker's block; swallowed where the block ends
-├── MigrationError            moving users' data; each error says what was kept
+├── MigrationError            moving data; each error says what was kept
+│   ├── SourceUnreadable      the source cannot be read as what it should be
+│   ├── TargetFailed          the target refused or does not answer; what it has confirmed stands
+│   ├── ItemRefused           one item cannot be taken, and of which category that is
 │   ├── MigrationRunning      another run holds the folder of the users
 │   ├── UserRefused           this user cannot be migrated as he is; nothing of his was changed
 │   │   └── DatabaseInUse     his database is open in other processes
@@ -250,9 +253,30 @@ class JobCancelled(ActorStateError):
 
 
 class MigrationError(ActorStateError):
-    """Something about the migration of users' data."""
+    """Something about the migration of data."""
 
     code = "migration_error"
+
+
+class SourceUnreadable(MigrationError):
+    """The source cannot be read as what it should be; nothing was written to it."""
+
+    code = "source_unreadable"
+    default_hint = "name a source of the right kind that this user may read"
+
+
+class TargetFailed(MigrationError):
+    """The target refused what was put into it, or does not answer; what it has confirmed stands."""
+
+    code = "target_failed"
+    default_hint = "see what the message says about the target, mend it, and start again"
+
+
+class ItemRefused(MigrationError):
+    """One item cannot be taken: `category` says why, `retry_after_s` after how long a limit allows it again."""
+
+    code = "item_refused"
+    default_hint = "mend the item or the mapping, then run it again with --retry {category}"
 
 
 class MigrationRunning(MigrationError):

@@ -1,17 +1,19 @@
-"""`migrate plan | run | status | verify | rollback | prune | audit profiles DATA`: moving users' data safely."""
+"""`migrate plan | run | status | verify | rollback | prune | audit profiles DATA`: moving users' data safely.
+
+`migrate plan | run | status | verify items SOURCE TARGET` is in `migrateitems.py`.
+"""
 
 import argparse
 import os
-import re
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from actorstate.cli import exits
+from actorstate.cli import exits, migrateitems
 from actorstate.cli.asjson import line
 from actorstate.cli.command import Command, can_draw, seconds
-from actorstate.cli.migrating import Following, checked_lines, pruned_line, standing_lines
+from actorstate.cli.migrating import Following, checked_lines, pruned_line, span_of_time, standing_lines
 from actorstate.client.sync import connect
 from actorstate.core.plain import as_plain
 from actorstate.migrate.audit import audit_all, words_of
@@ -30,22 +32,12 @@ from actorstate.migrate.verification import verify_all
 from actorstate.migrate.words import dry_run_lines, plan_lines, report_lines
 from actorstate.migrate.work import Options
 
-UNITS = {"s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
-
 
 @dataclass(frozen=True, slots=True)
 class _Verb:
     summary: str
     add: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace], int]
-
-
-def span(text: str) -> float:
-    """Seconds of a time such as 30d, 12h, 90s; argparse turns the ValueError into a usage error."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text)
-    if found is None:
-        raise ValueError(text)
-    return float(found[1]) * UNITS[found[2]]
 
 
 def workers(text: str) -> int:
@@ -60,16 +52,21 @@ def _add_migrate(parser: argparse.ArgumentParser) -> None:
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     for name, verb in VERBS.items():
         one = verbs.add_parser(name, help=verb.summary, description=f"{verb.summary}.", allow_abbrev=False)
-        one.add_argument("what", choices=["profiles"], help="profiles: each user's database and folders")
-        one.add_argument("directory", metavar="DATA", help="the folder in which the users' folders are")
-        one.add_argument("--user", metavar="U", help="only this user")
-        # SUPPRESS: a default here would take the place of what stood before the verb
-        one.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print JSON, errors included")
-        verb.add(one)
+        kinds = one.add_subparsers(dest="what", metavar="profiles | items", required=True)
+        profiles = kinds.add_parser("profiles", help="each user's database and folders", allow_abbrev=False)
+        profiles.add_argument("directory", metavar="DATA", help="the folder in which the users' folders are")
+        profiles.add_argument("--user", metavar="U", help="only this user")
+        items = kinds.add_parser("items", help="items from a source into a target, one by one", allow_abbrev=False)
+        for kind, add in ((profiles, verb.add), (items, ITEM_VERBS[name].add)):
+            # SUPPRESS: a default here would take the place of what stood before the verb
+            told = "print JSON, errors included"
+            kind.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help=told)
+            add(kind)
 
 
 def _migrate(options: argparse.Namespace) -> int:
-    return VERBS[options.verb].run(options)
+    verbs = ITEM_VERBS if options.what == "items" else VERBS
+    return verbs[options.verb].run(options)
 
 
 def _add_layout(parser: argparse.ArgumentParser) -> None:
@@ -96,7 +93,7 @@ def _add_lock_wait(parser: argparse.ArgumentParser) -> None:
 
 def _add_grace(parser: argparse.ArgumentParser) -> None:
     told = "how long backups are kept, from the end of the migration: 30d (default), 12h, ..."
-    parser.add_argument("--grace", type=span, default=span("30d"), metavar="TIME", help=told)
+    parser.add_argument("--grace", type=span_of_time, default=span_of_time("30d"), metavar="TIME", help=told)
 
 
 def _layout(options: argparse.Namespace) -> Layout:
@@ -249,5 +246,12 @@ VERBS = {
     "rollback": _Verb("bring users back to the old layout", _add_rollback, _rollback),
     "audit": _Verb("find what an earlier, unsafe migration has left behind", _add_audit, _audit),
     "prune": _Verb("remove backups whose grace is over", _add_grace, _prune),
+}
+_NOTHING = _Verb("means nothing for items", migrateitems.add_nothing, migrateitems.nothing)
+ITEM_VERBS = dict.fromkeys(VERBS, _NOTHING) | {
+    "plan": _Verb("say what a run would do with each item", migrateitems.add_rules, migrateitems.plan),
+    "run": _Verb("migrate the items; an interrupted run is taken up", migrateitems.add_run, migrateitems.run),
+    "status": _Verb("tell how far the job is", migrateitems.add_status, migrateitems.status),
+    "verify": _Verb("compare all items on both sides", migrateitems.add_rules, migrateitems.verify),
 }
 COMMANDS = {"migrate": Command(_add_migrate, _migrate)}

@@ -1,5 +1,6 @@
 """How a migration is shown: one line that is drawn anew on a terminal, at most one line a second in a pipe."""
 
+import re
 import sys
 import threading
 import time
@@ -15,6 +16,7 @@ from actorstate.migrate.status import Standing
 from actorstate.migrate.verification import Checked
 from actorstate.migrate.words import outcome_lines, size, span
 
+UNITS = {"s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
 FRAME_S = 0.2
 LINE_S = 2.0
 """At most one line or frame in this time."""
@@ -23,6 +25,14 @@ WINDOW_S = 30.0
 EARLIEST_S = 3.0
 """Before that there is no honest estimate."""
 BAR = 24
+
+
+def span_of_time(text: str) -> float:
+    """Seconds of a time such as 30d, 12h, 90s; argparse turns the ValueError into a usage error."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text)
+    if found is None:
+        raise ValueError(text)
+    return float(found[1]) * UNITS[found[2]]
 
 
 class Following(Watcher):
@@ -78,10 +88,7 @@ class Following(Watcher):
                 return
             self._shown = now
             text = self._text(now, self._plan)
-        if self._drawing:
-            print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
-        else:
-            print(text, file=sys.stderr, flush=True)
+        drawn_over(text, drawing=self._drawing)
 
     def _text(self, now: float, plan: Plan) -> str:
         done, total = self._bytes + sum(self._under_way.values()), max(plan.bytes, 1)
@@ -97,8 +104,15 @@ class Following(Watcher):
         return (f"[{'#' * filled}{'.' * (BAR - filled)}]  " if self._drawing else "") + "  ".join(parts)
 
     def _wipe(self) -> None:
-        if self._drawing:
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+        drawn_over("", drawing=self._drawing)
+
+
+def drawn_over(text: str, *, drawing: bool) -> None:
+    """A line of progress on standard error: in place of the last one, or as one more; an empty one only wipes."""
+    if drawing:
+        print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+    elif text:
+        print(text, file=sys.stderr, flush=True)
 
 
 def standing_lines(one: Standing) -> Iterator[str]:

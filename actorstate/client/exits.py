@@ -84,14 +84,34 @@ def terminated_as_exit() -> Generator[None]:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
+@contextlib.contextmanager
+def postponed() -> Generator[None]:
+    """A SIGTERM that would raise in here is honoured when the block ends; a second one at once."""
+    ending = signal.getsignal(signal.SIGTERM)
+    if threading.current_thread() is not threading.main_thread() or not isinstance(ending, _Ending):
+        yield
+        return
+    ending.waits = True
+    try:
+        yield
+    finally:
+        ending.waits = False
+        if ending.asked:
+            raise SystemExit(EXIT_TERMINATED)
+
+
 class _Ending:
     """The handler of one process. A forked child without one of its own dies by the signal, as it would without us."""
 
     def __init__(self, owner: int) -> None:
         self.owner = owner
+        self.waits = self.asked = False
 
     def __call__(self, _number: int, _frame: FrameType | None) -> None:
         if os.getpid() == self.owner:
+            if self.waits and not self.asked:
+                self.asked = True
+                return
             raise SystemExit(EXIT_TERMINATED)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGTERM)

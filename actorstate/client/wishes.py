@@ -109,12 +109,12 @@ class Wishes:
             if intent != "cancel":
                 raise
 
-    def tell_throttled(self, seconds: float) -> None:
-        """So long a rate limit was waited for."""
+    def tell_throttled(self, seconds: float, throttles: int = 1) -> None:
+        """So long a rate limit was waited for; a long wait is told in parts, of which only one is a throttle."""
 
         def put(pending: Pending) -> None:
             pending.throttled_s += seconds
-            pending.throttles += 1
+            pending.throttles += throttles
 
         self._sender.say(put)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from actorstate.demo.library import SCHEMA, FileTree, standard_library
 from actorstate.demo.options import Place
 from actorstate.demo.verdict import TableFound
-from actorstate.migrate.items import Group, Part, Range, Source, content_of, divide
+from actorstate.migrate.rowcopy import Group, Part, Range, RowSource, content_of, divide
 from actorstate.migrate.sqlitefiles.rows import SqliteSource
 from actorstate.migrate.sqlitefiles.tables import Skipped
 from actorstate.migrate.sqlitefiles.whole import create_database, create_target, finish_target, snapshot
@@ -34,7 +34,7 @@ def unload(place: Place) -> tuple[Skipped, ...]:
 
 
 @contextmanager
-def opened_source(place: Place) -> Generator[Source]:
+def opened_source(place: Place) -> Generator[RowSource]:
     """The snapshot, or the standard library where there is none."""
     if not place.source.exists():
         yield FileTree(standard_library())
@@ -43,7 +43,7 @@ def opened_source(place: Place) -> Generator[Source]:
         yield source
 
 
-def wanted_groups(source: Source, place: Place) -> list[Group]:
+def wanted_groups(source: RowSource, place: Place) -> list[Group]:
     """The source's groups, as far as the target could be given a table for them."""
     with SqliteSource(place.target) as target:
         made = {table.name for table in target.tables}
@@ -65,7 +65,7 @@ def compared(place: Place) -> tuple[TableFound, ...]:
         )
 
 
-def _compared(source: Source, target: Source, group: Group, found: int) -> TableFound:
+def _compared(source: RowSource, target: RowSource, group: Group, found: int) -> TableFound:
     expected = content_of(source.items(Range(group.name, 0, group.items)))
     content = content_of(target.items(Range(group.name, 0, found)))
     return TableFound(group.name, expected.items, content.items, content == expected)

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
-from actorstate.migrate.items import Group, Item, Range, SourceUnreadable, Text
+from actorstate.errors import SourceUnreadable
+from actorstate.migrate.rowcopy import Group, Range, Row, Text
 
 FILES = "files"
 SCHEMA = "CREATE TABLE files(path TEXT PRIMARY KEY, size INTEGER, lines INTEGER, sha256 TEXT) WITHOUT ROWID"
@@ -32,14 +33,14 @@ class FileTree:
         """One group of all files."""
         return [Group(FILES, len(self._paths))]
 
-    def items(self, wanted: Range) -> Iterator[Item]:
+    def items(self, wanted: Range) -> Iterator[Row]:
         """Each file's path, size in bytes, number of line ends and SHA-256, read now."""
         for path in islice(self._paths, wanted.start, wanted.start + wanted.items):
             try:
                 size, lines, digest = _measured(os.path.join(self._root, path))  # noqa: PTH118 - paths are bytes here
             except OSError as error:
                 raise SourceUnreadable(f"{os.fsdecode(path)!r} cannot be read: {error}") from error
-            yield Item(FILES, (Text(path),), (Text(path), size, lines, Text(digest.encode())))
+            yield Row(FILES, (Text(path),), (Text(path), size, lines, Text(digest.encode())))
 
 
 def _listed(root: bytes) -> Iterator[bytes]:

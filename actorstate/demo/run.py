@@ -23,8 +23,7 @@ from actorstate.demo.options import JOB, DemoOptions, Place
 from actorstate.demo.processes import Child, Children, DemoFailed, wait_until
 from actorstate.demo.reader import COUNTED
 from actorstate.demo.verdict import Kill, Reads, Updates, Verdict
-from actorstate.errors import BadRequest, WriterUnavailable
-from actorstate.migrate.items import SourceUnreadable
+from actorstate.errors import BadRequest, SourceUnreadable, WriterUnavailable
 
 LOOK_EVERY_S = 0.1
 """How often the parent looks after its processes and tells the view, however many states it is given."""

@@ -16,7 +16,7 @@ from actorstate.client.sync import connect
 from actorstate.config import ClientSettings
 from actorstate.demo.cargo import opened_source, shares, wanted_groups
 from actorstate.demo.options import JOB, Place
-from actorstate.migrate.items import Group, Item, Part, Range, Source, copy_part
+from actorstate.migrate.rowcopy import Group, Part, Range, Row, RowSource, copy_part
 from actorstate.migrate.sqlitefiles.rows import SqliteTarget
 
 SAVES = 100
@@ -31,7 +31,7 @@ _LEAD_S = 0.005
 class Paced:
     """A source whose `items` come evenly over `seconds`, the last of them when `hold` has returned."""
 
-    def __init__(self, source: Source, items: int, seconds: float, hold: Callable[[], None]) -> None:
+    def __init__(self, source: RowSource, items: int, seconds: float, hold: Callable[[], None]) -> None:
         self._source, self._items, self._hold = source, items, hold
         self._interval_s = seconds / max(1, items)
         self._began = 0.0
@@ -41,7 +41,7 @@ class Paced:
         """Those of the source."""
         return self._source.groups()
 
-    def items(self, wanted: Range) -> Iterator[Item]:
+    def items(self, wanted: Range) -> Iterator[Row]:
         """Those of the source, each when it is due; one that is late is not waited for."""
         for item in self._source.items(wanted):
             self._wait_turn()

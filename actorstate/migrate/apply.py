@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from actorstate.errors import DiskFull, NeedsAttention, UserRefused, VerificationFailed
+from actorstate.errors import DiskFull, NeedsAttention, SourceUnreadable, UserRefused, VerificationFailed
 from actorstate.migrate.backup import (
     backup_names,
     clear_unfinished,
@@ -39,7 +39,6 @@ from actorstate.migrate.folders import (
     sha256_of,
     write_manifest,
 )
-from actorstate.migrate.items import SourceUnreadable
 from actorstate.migrate.journal import State, present_moment
 from actorstate.migrate.plan import Part, reverse
 from actorstate.migrate.sqlitefiles.content import contents_of, looked_at, problems_of

@@ -25,8 +25,8 @@ from actorstate.demo.processes import DemoFailed
 from actorstate.demo.run import run_demo
 from actorstate.demo.show import SilentView, show_demo
 from actorstate.demo.verdict import Reads, Updates
-from actorstate.errors import BadRequest
-from actorstate.migrate.items import Range, SourceUnreadable, content_of, copy_part, divide
+from actorstate.errors import BadRequest, SourceUnreadable
+from actorstate.migrate.rowcopy import Range, content_of, copy_part, divide
 from actorstate.migrate.sqlitefiles.rows import SqliteSource, SqliteTarget
 from actorstate.migrate.sqlitefiles.whole import create_target
 
@@ -340,7 +340,7 @@ DYING = """
 import os, sys
 from pathlib import Path
 from actorstate.client.sync import connect
-from actorstate.migrate.items import copy_part, divide
+from actorstate.migrate.rowcopy import copy_part, divide
 from actorstate.migrate.sqlitefiles.rows import SqliteSource, SqliteTarget
 
 directory, source, target, last = sys.argv[1:]

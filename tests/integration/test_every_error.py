@@ -29,12 +29,15 @@ from actorstate.migrate.rollback import roll_back_all
 from actorstate.migrate.run import Watcher
 from actorstate.migrate.runlock import only_one
 from actorstate.migrate.sqlitefiles.hold import held
+from actorstate.migrate.sqlitefiles.records import TableSource
+from actorstate.migrate.sqlitefiles.whole import create_database
 from actorstate.migrate.survey import survey
 from actorstate.migrate.work import Work
 from actorstate.store.choice import store_at
 from actorstate.store.location import located
 from actorstate.store.sqlite import SqliteStore
 from tests.support.inprocess import BESIDE, WriterThread, failing
+from tests.support.items import make_source, make_target, migrate
 from tests.support.migration import HASTY as IMPATIENT
 from tests.support.migration import failing_at, make_user, migrated, points_of
 from tests.support.processes import HASTY, frozen
@@ -423,6 +426,28 @@ def two_databases_that_were_both_written_to(stage: Stage) -> None:
         with contextlib.closing(sqlite3.connect(database)) as app, app:
             app.execute("INSERT INTO items(title) VALUES ('since')")
     recover(work)
+
+
+@raises(errors.SourceUnreadable)
+def a_source_that_is_no_database(stage: Stage) -> None:
+    stage.directory.mkdir()
+    (stage.directory / "old.sqlite").write_bytes(b"noise" * 1_000)
+    TableSource(stage.directory / "old.sqlite", "people")
+
+
+@raises(errors.TargetFailed)
+def a_target_that_is_there_already(stage: Stage) -> None:
+    stage.directory.mkdir()
+    create_database(stage.directory / "new.sqlite", ["CREATE TABLE people (id)"])
+    create_database(stage.directory / "new.sqlite", ["CREATE TABLE people (id)"])
+
+
+@raises(errors.ItemRefused)
+def an_item_at_which_a_migration_is_to_stop(stage: Stage) -> None:
+    client = stage.served()
+    make_source(stage.directory)
+    make_target(stage.directory)
+    migrate(client, stage.directory, "job", stop_on_error=True)
 
 
 def every_kind() -> list[type[ActorStateError]]:

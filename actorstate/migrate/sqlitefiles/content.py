@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
+from actorstate.errors import SourceUnreadable
 from actorstate.migrate.holders import has_open, identity
-from actorstate.migrate.items import Content, SourceUnreadable
+from actorstate.migrate.rowcopy import Content
 from actorstate.migrate.sqlitefiles.tables import (
     Definition,
     connect,

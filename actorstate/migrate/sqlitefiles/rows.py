@@ -1,4 +1,4 @@
-"""Rows as items: out of a database, and into another one, to the byte.
+"""Rows exactly: out of a database, and into another one, to the byte.
 
 Text travels as the bytes that the file holds, in the file's encoding, because decoding would lose what
 is not valid in it: where a value is text it is read as `CAST(c AS BLOB)`, and a row of digits, 1 for
@@ -11,7 +11,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Self
 
-from actorstate.migrate.items import Group, Item, Range, SourceUnreadable, Text, Value
+from actorstate.errors import SourceUnreadable
+from actorstate.migrate.rowcopy import Group, Range, Row, Text, Value
 from actorstate.migrate.sqlitefiles.tables import (
     Table,
     definitions,
@@ -72,11 +73,11 @@ class SqliteSource:
             return [Group(table.name, _count(self._connection, table), table.kind != "position")
                     for table in self.tables]  # fmt: skip
 
-    def items(self, wanted: Range) -> Iterator[Item]:
+    def items(self, wanted: Range) -> Iterator[Row]:
         """The rows of the range in the order of their keys."""
         return self.rows(self._by_name[wanted.group], wanted)
 
-    def rows(self, table: Table, wanted: Range) -> Iterator[Item]:
+    def rows(self, table: Table, wanted: Range) -> Iterator[Row]:
         """The same for a table that need not be one of the groups; `items` of -1 means all."""
         primary = [at for at, name in enumerate(table.columns) if quoted(name) in table.key]
         with reading(self.path):
@@ -84,11 +85,11 @@ class SqliteSource:
             for position, (key, texts, *raw) in enumerate(found, wanted.start):
                 values = _typed(texts, raw)
                 if table.kind == "rowid":
-                    yield Item(table.name, key, values)
+                    yield Row(table.name, key, values)
                 elif table.kind == "primary key":
-                    yield Item(table.name, tuple(values[at] for at in primary), values)
+                    yield Row(table.name, tuple(values[at] for at in primary), values)
                 else:
-                    yield Item(table.name, position, values)
+                    yield Row(table.name, position, values)
 
 
 class SqliteTarget:
@@ -107,7 +108,7 @@ class SqliteTarget:
             self._connection.execute("PRAGMA temp_store=MEMORY")
             tables, _ = survey(self._connection)
         self._tables = {table.name: table for table in tables}
-        self._waiting: dict[str, list[Item]] = {}
+        self._waiting: dict[str, list[Row]] = {}
         self._waiting_bytes = 0
 
     def __enter__(self) -> Self:
@@ -120,7 +121,7 @@ class SqliteTarget:
         """Closes the file; what was put and not committed is not in it."""
         self._connection.close()
 
-    def put(self, item: Item) -> None:
+    def put(self, item: Row) -> None:
         """Takes the row with the next commit; where its key is there already, that row stays as it is."""
         self._waiting.setdefault(item.group, []).append(item)
         self._waiting_bytes += sum(len(value) for value in item.values if isinstance(value, bytes))
@@ -138,7 +139,7 @@ class SqliteTarget:
         self._waiting_bytes = 0
 
 
-def insert(connection: sqlite3.Connection, table: Table, items: Iterable[Item]) -> None:
+def insert(connection: sqlite3.Connection, table: Table, items: Iterable[Row]) -> None:
     """Adds the rows that are not there, within the caller's transaction."""
     if table.kind == "position":
         have = _count(connection, table)
@@ -206,6 +207,6 @@ def _insertion(table: Table, values: Sequence[str]) -> str:
     )
 
 
-def _parameters(item: Item) -> tuple[Value | str, ...]:
+def _parameters(item: Row) -> tuple[Value | str, ...]:
     texts = "".join("1" if isinstance(value, Text) else "0" for value in item.values)
     return (texts, item.key if isinstance(item.key, int) else None, *item.values)

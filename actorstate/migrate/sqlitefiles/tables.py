@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from actorstate.errors import DiskFull
-from actorstate.migrate.items import SourceUnreadable, TargetFailed
+from actorstate.errors import DiskFull, SourceUnreadable, TargetFailed
 
 LOCKED_FOR_S = 60.0
 """How long another process may hold a lock that is needed here; then it is an error."""

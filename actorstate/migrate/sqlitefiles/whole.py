@@ -7,7 +7,8 @@ from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from actorstate.migrate.items import Range, SourceUnreadable, TargetFailed
+from actorstate.errors import SourceUnreadable, TargetFailed
+from actorstate.migrate.rowcopy import Range
 from actorstate.migrate.sqlitefiles.rows import SqliteSource, insert
 from actorstate.migrate.sqlitefiles.tables import (
     INTERNAL,

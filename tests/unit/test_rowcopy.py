@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actorstate.errors import DiskFull
-from actorstate.migrate.items import Group, Item, Range, SourceUnreadable, TargetFailed, Text, content_of, divide
+from actorstate.errors import DiskFull, SourceUnreadable, TargetFailed
+from actorstate.migrate.rowcopy import Group, Range, Row, Text, content_of, divide
 from actorstate.migrate.sqlitefiles.rows import MAX_BUFFERED_BYTES, SqliteSource, SqliteTarget
 from actorstate.migrate.sqlitefiles.tables import Skipped, quoted
 from actorstate.migrate.sqlitefiles.whole import create_database, create_target, finish_target, snapshot
@@ -379,8 +379,8 @@ def test_a_locked_source_is_an_error_after_the_stated_time(tmp_path, monkeypatch
 # --- the target ------------------------------------------------------------------------------------------------
 
 
-def row(number: int) -> Item:
-    return Item("t", number, (number, Text(b"row")))
+def row(number: int) -> Row:
+    return Row("t", number, (number, Text(b"row")))
 
 
 @pytest.fixture
@@ -403,7 +403,7 @@ def test_a_full_disk_refuses_the_whole_batch_and_takes_it_later(target):
     pages = target._connection.execute("PRAGMA page_count").fetchone()[0]
     target._connection.execute(f"PRAGMA max_page_count={pages}")
     for number in range(100):
-        target.put(Item("t", number, (number, b"x" * 1_000)))
+        target.put(Row("t", number, (number, b"x" * 1_000)))
     with pytest.raises(DiskFull):
         target.commit()
     assert raw(target.path, "SELECT count(*) FROM t") == [(0,)]
@@ -414,7 +414,7 @@ def test_a_full_disk_refuses_the_whole_batch_and_takes_it_later(target):
 
 def test_a_row_that_the_target_refuses_takes_its_batch_with_it(target):
     target.put(row(1))
-    target.put(Item("t", 2, (2, None)))
+    target.put(Row("t", 2, (2, None)))
     with pytest.raises(TargetFailed, match="NOT NULL"):
         target.commit()
     assert raw(target.path, "SELECT count(*) FROM t") == [(0,)]
@@ -422,7 +422,7 @@ def test_a_row_that_the_target_refuses_takes_its_batch_with_it(target):
 
 def test_large_values_do_not_pile_up_until_the_commit(target):
     for number in range(4):
-        target.put(Item("t", number, (number, bytes(MAX_BUFFERED_BYTES // 3 + 1))))
+        target.put(Row("t", number, (number, bytes(MAX_BUFFERED_BYTES // 3 + 1))))
     assert raw(target.path, "SELECT count(*) FROM t") == [(3,)]
 
 
@@ -486,12 +486,12 @@ def test_parts_are_of_nearly_equal_length(items, parts):
 @pytest.mark.parametrize(
     ("one", "other"),
     [
-        (Item("g", 1, (Text(b"a"),)), Item("g", 1, (b"a",))),
-        (Item("g", 1, (1,)), Item("g", 1, (1.0,))),
-        (Item("g", 1, (None,)), Item("g", 1, (Text(b"None"),))),
-        (Item("g", 1, (b"a", b"b")), Item("g", 1, (b"ab",))),
-        (Item("g", 1, (0.0,)), Item("g", 1, (-0.0,))),
-        (Item("g", 1, ()), Item("g", 2, ())),
+        (Row("g", 1, (Text(b"a"),)), Row("g", 1, (b"a",))),
+        (Row("g", 1, (1,)), Row("g", 1, (1.0,))),
+        (Row("g", 1, (None,)), Row("g", 1, (Text(b"None"),))),
+        (Row("g", 1, (b"a", b"b")), Row("g", 1, (b"ab",))),
+        (Row("g", 1, (0.0,)), Row("g", 1, (-0.0,))),
+        (Row("g", 1, ()), Row("g", 2, ())),
     ],
 )
 def test_what_differs_has_another_digest(one, other):

@@ -1,11 +1,12 @@
-"""Copying items from a source into a target, part by part, each one counted exactly once.
+"""Copying rows exactly as they are, part by part by several processes, each row counted once.
 
     source ── items(range) ──▶ run.track ──▶ target.put ──▶ target.commit ──▶ position saved
-                                   ▲                             every `every` items, in this order
+                                   ▲                             every `every` rows, in this order
                        rows below the saved position are not seen again
 
 The target is on its disk before the position is, so a process that dies on any line loses nothing: the
-items after the saved position are put once more, and a target takes an item that it has for done.
+rows after the saved position are put once more, and a target takes a row that it has for done. Items that
+change on their way, and may fail one by one, are migrated by `migrate/items/`.
 """
 
 import hashlib
@@ -14,21 +15,6 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from actorstate.client.run import Run
-from actorstate.errors import ActorStateError
-
-
-class SourceUnreadable(ActorStateError):
-    """The source cannot be read as what it should be; nothing was written to it."""
-
-    code = "source_unreadable"
-    default_hint = "name an SQLite database that this user may read"
-
-
-class TargetFailed(ActorStateError):
-    """The target refused what was put into it; its last commit stands."""
-
-    code = "target_failed"
-    default_hint = "see what the message says about the target, then start again with a new one"
 
 
 class Text(bytes):
@@ -42,8 +28,8 @@ Value = int | float | bytes | None
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
-    """One thing to copy: which of `group` by its natural `key`, and all of its values."""
+class Row:
+    """One row to copy: which of `group` by its natural `key`, and all of its values."""
 
     group: str
     key: int | tuple[Value, ...]
@@ -52,7 +38,7 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Items of one shape, as a table has them. One that is not `divisible` has to be copied by one worker in order."""
+    """Rows of one shape, as a table has them. One that is not `divisible` has to be copied by one worker in order."""
 
     name: str
     items: int
@@ -83,28 +69,28 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """How many items there are, and a digest over all of their keys and values in order."""
+    """How many rows there are, and a digest over all of their keys and values in order."""
 
     items: int
     sha256: str
 
 
-class Source(Protocol):
-    """Where items come from. It stands still: the same range gives the same items in the same order."""
+class RowSource(Protocol):
+    """Where rows come from. It stands still: the same range gives the same rows in the same order."""
 
     def groups(self) -> Sequence[Group]:
         """All groups, empty ones too."""
         ...
 
-    def items(self, wanted: Range) -> Iterator[Item]:
+    def items(self, wanted: Range) -> Iterator[Row]:
         """The items of the range; raises SourceUnreadable."""
         ...
 
 
-class Target(Protocol):
-    """Where items go."""
+class RowTarget(Protocol):
+    """Where rows go."""
 
-    def put(self, item: Item) -> None:
+    def put(self, item: Row) -> None:
         """Take the item with the next commit; one whose key is there already changes nothing."""
         ...
 
@@ -114,7 +100,7 @@ class Target(Protocol):
 
 
 def divide(groups: Iterable[Group], parts: int) -> tuple[Part, ...]:
-    """Cuts the items, groups one after the other, into at most `parts` parts of nearly equal length.
+    """Cuts the rows, groups one after the other, into at most `parts` parts of nearly equal length.
 
     The same groups give the same parts. Only a group that is not divisible can make a part longer.
     """
@@ -135,8 +121,8 @@ def divide(groups: Iterable[Group], parts: int) -> tuple[Part, ...]:
     return tuple(Part(f"part-{number:03}", tuple(ranges)) for number, ranges in enumerate(cut, 1) if ranges)
 
 
-def copy_part(run: Run, source: Source, target: Target, part: Part, *, every: int = 500) -> None:
-    """Copies the items of `part` that are not yet there; returns when the job has all of them as succeeded.
+def copy_part(run: Run, source: RowSource, target: RowTarget, part: Part, *, every: int = 500) -> None:
+    """Copies the rows of `part` that are not yet there; returns when the job has all of them as succeeded.
 
     A part that was interrupted goes on where it was saved, whichever process does it. One run at a time
     (`AlreadyTracked`); raises what the source, the target and the run raise.
@@ -146,8 +132,8 @@ def copy_part(run: Run, source: Source, target: Target, part: Part, *, every: in
         target.put(item)
 
 
-def content_of(items: Iterable[Item]) -> Content:
-    """Counts and digests items, to compare what is in the target with what the source has."""
+def content_of(items: Iterable[Row]) -> Content:
+    """Counts and digests rows, to compare what is in the target with what the source has."""
     digest = hashlib.sha256()
     count = 0
     for count, item in enumerate(items, 1):  # noqa: B007 - the last number is the count

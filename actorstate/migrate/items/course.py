@@ -1,0 +1,244 @@
+"""The course of one migration inside its job: batches, their plans and their counts, pauses, and items once more.
+
+heed ─▶ look ─▶ plan saved ─▶ write ─▶ outcomes said with their place, durable ─▶ next batch
+                    └───── a SIGTERM in here waits for the end of it ─────┘
+"""
+
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice, takewhile
+from typing import cast
+
+from actorstate import telemetry
+from actorstate.client.exits import postponed
+from actorstate.client.retries import Retries
+from actorstate.client.run import Run, TrackPort
+from actorstate.client.sync import Client
+from actorstate.client.track import Position
+from actorstate.client.wishes import THROTTLE_SLICE_S
+from actorstate.client.words import chunked, counts_of, outcome_of, redacted_text
+from actorstate.core.messages.document import ItemState
+from actorstate.core.messages.payload import unpack
+from actorstate.core.messages.requests import ItemReport
+from actorstate.errors import ItemRefused, TargetFailed
+from actorstate.migrate.items.batch import (
+    MARK_BYTES,
+    Entry,
+    Pause,
+    Workers,
+    batches,
+    entry_of,
+    looked,
+    pause_of,
+    written,
+)
+from actorstate.migrate.items.rules import Action, Migration, name_of, refused
+from actorstate.migrate.items.shape import DUPLICATE, NETWORK, Place
+
+TRACK, PLAN = "items", "items-plan"
+"""The track that the items are, and the checkpoint that has what is about to be written."""
+REACHED = "items.reached"
+"""The event at each `point` of a batch."""
+MAX_UNREACHED = 3
+"""So many items in a row without an answer end the run: the target is gone, and the rest need not fail one by one."""
+RETRIED_AT_ONCE = 20_000
+"""Failed items that are looked for in one reading of the source."""
+
+Count = Callable[[list[Entry]], list[Entry]]
+
+
+class Course:
+    """One run of a migration; `close` ends its threads."""
+
+    def __init__(self, client: Client, run: Run, migration: Migration) -> None:
+        self._client, self._run, self._migration = client, run, migration
+        self._workers = Workers(migration.rules.workers)
+        self._port = TrackPort(run, TRACK, None)
+        self._position = Position(0, 0)
+        self._planned: dict[bytes, Action] = {}
+        self._unreached = 0
+
+    def close(self) -> None:
+        """Ends the threads of the workers."""
+        self._workers.close()
+
+    def copy(self) -> None:
+        """All items behind the last that is counted. Raises JobCancelled, TargetFailed, SourceUnreadable."""
+        self._run.phase("copying")
+        track = self._port.claim()
+        place = cast("Place", unpack(track.counted_key)) if track.counted_key else None
+        self._position = Position(track.counted, track.counted, place, place)
+        self._planned = _planned(self._run.resume_from_name(PLAN))
+        most = self._migration.rules.max_items
+        found = self._migration.source.items(place)
+        rows = islice(found, None if most is None else max(0, most - track.counted))
+        for batch in batches((entry_of(self._migration, *row) for row in rows), self._migration.rules.batch_size):
+            for entry in batch:
+                entry.planned = self._planned.get(entry.mark)
+            self._finish(batch, self._counted)
+        self._port.save(self._position, live=False)
+
+    def retry(self) -> None:
+        """The items that are to be done once more, wherever they are in the source, until there are none."""
+        retries = self._run.retries_of(None, 1)
+        with _claimed(retries):
+            while waiting := {item.key: item for item in islice(self._waiting(), RETRIED_AT_ONCE)}:
+                self._run.phase("retrying")
+                for batch in batches(self._found(waiting), self._migration.rules.batch_size):
+                    self._finish(batch, lambda left: self._said_again(retries, left))
+
+    def _waiting(self) -> Iterator[ItemState]:
+        return self._client.items(self._run.job, outcome="retrying")
+
+    def _found(self, waiting: dict[str, ItemState]) -> Iterator[Entry]:
+        """Those of the source, and at the end the others: they have failed for good."""
+        for place, fields in self._migration.source.items(None):
+            before = waiting.pop(name_of(place, fields, self._migration.rules), None)
+            if before is not None:
+                entry = entry_of(self._migration, place, fields)
+                entry.planned = None if before.category == DUPLICATE else "create"
+                yield entry
+            if not waiting:
+                return
+        for key in list(waiting):
+            yield Entry(key, "", None, refused("it is not in the source any more"), outcome="failed")
+
+    def _finish(self, batch: list[Entry], count: Count) -> None:
+        """Until each has its outcome, and is counted."""
+        left = batch
+        while left:
+            self._heed(len(left))
+            left = self._tried(left, count)
+            if pause := pause_of(left):
+                self._wait(pause)
+
+    def _heed(self, rows: int) -> None:
+        self._run.heed()
+        if self._run.sender.order.rows_per_s is not None:
+            self._run.wishes.pace.charge(rows)
+
+    def _tried(self, entries: list[Entry], count: Count) -> list[Entry]:
+        """What is left of them."""
+        plan = looked(self._migration, self._workers, entries)
+        _reached("looked")
+        with postponed():
+            if plan.creates or plan.updates:
+                self._save_plan(entries)
+                _reached("planned")
+                written(self._migration, self._workers, entries, plan)
+                _reached("written")
+            left = count(entries)
+            _reached("counted")
+        self._check_reached(entries[: len(entries) - len(left)])
+        return left
+
+    def _save_plan(self, entries: Sequence[Entry]) -> None:
+        """What is about to be written is known after a crash; so is what was, and is not counted yet."""
+        self._planned |= {entry.mark: entry.planned for entry in entries if entry.planned is not None}
+        marks = {action: b"".join(mark for mark, each in self._planned.items() if each == action)
+                 for action in ("create", "update")}  # fmt: skip
+        self._run.checkpoint(marks, name=PLAN)
+
+    def _counted(self, entries: list[Entry]) -> list[Entry]:
+        """Counts those at the front that have an outcome, each piece together with the place behind it."""
+        done = self._ended(entries)
+        at = 0
+        for chunk in chunked(self._reports(done)):
+            at += len(chunk)
+            position, last = self._position, done[at - 1].place
+            position.counted = position.done = position.counted + len(chunk)
+            position.counted_key = position.done_key = last
+            kept = tuple(report for report in chunk if report.outcome != "succeeded")
+            self._port.count(position.point(), counts_of(chunk), kept)
+        self._run.flush()
+        for entry in done:
+            self._planned.pop(entry.mark, None)
+        self._check_stop(done)
+        return entries[len(done) :]
+
+    def _said_again(self, retries: Retries, entries: list[Entry]) -> list[Entry]:
+        """Says the new outcomes; what is counted anew leaves the ledger's waiting list with it."""
+        done = self._ended(entries)
+        retries.held += [_as_retried(report) for report in self._reports(done)]
+        retries.save()
+        self._check_stop(done)
+        return entries[len(done) :]
+
+    def _ended(self, entries: list[Entry]) -> list[Entry]:
+        done = list(takewhile(lambda entry: entry.outcome is not None, entries))
+        if self._migration.rules.stop_on_error:
+            failed = next((at for at, entry in enumerate(done) if entry.outcome == "failed"), len(done))
+            return done[: failed + 1]
+        return done
+
+    def _reports(self, done: Sequence[Entry]) -> list[ItemReport]:
+        redact = self._run.transport.settings.redact
+        return [
+            outcome_of(entry.name, entry.outcome, entry.category, redacted_text(entry.refusal.message, redact))
+            if entry.outcome == "failed" and entry.refusal is not None
+            else outcome_of(entry.name, entry.outcome or "succeeded", None)
+            for entry in done
+        ]
+
+    def _check_stop(self, done: Sequence[Entry]) -> None:
+        last = done[-1] if done else None
+        if self._migration.rules.stop_on_error and last is not None and last.outcome == "failed":
+            told = "" if last.refusal is None else last.refusal.message
+            raise ItemRefused(
+                f"stopped at the first error: {last.name}: {told}; all before it is done and counted",
+                hint="mend it, then type the same line again: it goes on behind that item",
+                category=last.category,
+            )
+
+    def _check_reached(self, done: Sequence[Entry]) -> None:
+        """Raises TargetFailed when nothing reaches it any more; what has failed meanwhile is counted."""
+        for entry in done:
+            lost = entry.outcome == "failed" and entry.category == NETWORK
+            self._unreached = self._unreached + 1 if lost else 0
+            if self._unreached >= MAX_UNREACHED:
+                told = "" if entry.refusal is None else entry.refusal.message
+                raise TargetFailed(
+                    f"the target did not answer {self._unreached} items in a row: {told}; they count as failed, all "
+                    "others are as they were",
+                    hint="when it answers again, type the same line again, then once more with --retry network",
+                )
+
+    def _wait(self, pause: Pause) -> None:
+        """Waits, and honours meanwhile what people want; time that a target asked for does not count as work."""
+        until = time.monotonic() + pause.seconds
+        throttles = 1
+        while (left_s := until - time.monotonic()) > 0:
+            started = time.monotonic()
+            self._run.sender.wait_order_change(self._run.sender.order, min(left_s, THROTTLE_SLICE_S))
+            if pause.limited:
+                self._run.wishes.tell_throttled(time.monotonic() - started, throttles)
+                throttles = 0
+            self._run.heed()
+
+
+@contextmanager
+def _claimed(retries: Retries) -> Generator[None]:
+    retries.claimed()
+    try:
+        yield
+    finally:
+        retries.leave()
+
+
+def _planned(saved: object) -> dict[bytes, Action]:
+    marks = cast("dict[Action, bytes]", saved or {})
+    return {
+        found[at : at + MARK_BYTES]: action
+        for action, found in marks.items()
+        for at in range(0, len(found), MARK_BYTES)
+    }
+
+
+def _as_retried(report: ItemReport) -> ItemReport:
+    return ItemReport(report.key, report.outcome, report.category, report.error, retried=True)
+
+
+def _reached(point: str) -> None:
+    if REACHED in telemetry.heard:
+        telemetry.event(REACHED, point=point)
