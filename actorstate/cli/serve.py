@@ -2,24 +2,28 @@
 
 import argparse
 import contextlib
-import logging
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import replace
+from typing import get_args
 
+from actorstate import telemetry
 from actorstate.cli import exits
 from actorstate.cli.asjson import line
-from actorstate.cli.command import Command, add_directory, add_timeout, seconds
+from actorstate.cli.command import Command, add_directory, add_timeout, positive, seconds
 from actorstate.config import WriterSettings
 from actorstate.endpoint import Endpoint
 from actorstate.errors import WriterRunning
 from actorstate.store.choice import store_at
 from actorstate.store.location import located
 from actorstate.writer.detach import detached
+from actorstate.writer.log import Format, configure
 from actorstate.writer.process import serve
 from actorstate.writer.takeover import end_holder
 
 DETACHED_IDLE_EXIT_S = 300.0
+DAY_S = 86_400.0
 TAKE_OVER_ROUNDS = 3
 """A client may start a writer just when the old one is dead: that one is ended too, so many times in all."""
 
@@ -39,10 +43,16 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(option, dest=name, type=seconds, default=getattr(defaults, name), metavar="S", help=told)
     told = "delete a job that is created from now on this long after its end, unless it has a time of its own"
     parser.add_argument("--expire-after", type=seconds, metavar="S", help=f"{told} (default: never)")
+    told = f"changes of each job that can be looked back at (default {defaults.history_changes:,})"
+    parser.add_argument("--keep-changes", type=positive, default=defaults.history_changes, metavar="N", help=told)
+    told = f"... and for how many days; whichever keeps less (default {defaults.history_age_s / DAY_S:.0f})"
+    parser.add_argument("--keep-days", type=days, default=defaults.history_age_s, metavar="N", help=told)
     parser.add_argument("--detach", action="store_true", help="come back when it serves; it says the rest in DIR's log")
     told = f"end when nobody needed it for so long; 0: never (default 0, with --detach {DETACHED_IDLE_EXIT_S:.0f})"
     parser.add_argument("--idle-exit", type=seconds_or_0, metavar="S", help=told)
     parser.add_argument("--take-over", action="store_true", help="kill (SIGKILL) the writer that runs, then serve")
+    told = "one line an event on standard error, or in DIR's log: fields as key=value (default), or JSON"
+    parser.add_argument("--log-format", choices=get_args(Format), default="text", help=told)
     add_timeout(parser, f"how long SIGTERM waits for what was accepted (default {defaults.drain_s:.0f})")
 
 
@@ -51,8 +61,13 @@ def seconds_or_0(text: str) -> float:
     return 0.0 if float(text) == 0 else seconds(text)
 
 
+def days(text: str) -> float:
+    """A positive number of days, in seconds: at most 31 years."""
+    return seconds(str(float(text) * DAY_S))
+
+
 def _serve(options: argparse.Namespace) -> int:
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    configure(options.log_format)
     ended: list[int] = []
     for _ in range(TAKE_OVER_ROUNDS if options.take_over else 0):
         _take_over(options, ended)
@@ -63,15 +78,25 @@ def _serve(options: argparse.Namespace) -> int:
 
 def _begun(options: argparse.Namespace, ended: list[int]) -> int:
     location, settings = located(options.directory), _settings(options)
+
+    def begin(ready: Callable[[Endpoint], None]) -> int:
+        def tell(endpoint: Endpoint) -> None:
+            for pid in ended:
+                telemetry.event("writer.took_over", killed=pid, epoch=endpoint.epoch)
+            ready(endpoint)
+
+        return serve(location, settings, tell)
+
     if not options.detach:
-        return serve(location, settings, lambda endpoint: _tell(options, endpoint, ended))
-    _tell(options, detached(location.directory, lambda ready: serve(location, settings, ready)), ended)
+        return begin(lambda endpoint: _tell(options, endpoint, ended))
+    _tell(options, detached(location.directory, begin), ended)
     return exits.FINE
 
 
 def _settings(options: argparse.Namespace) -> WriterSettings:
     ages = {name: getattr(options, name) for name in _AGES}
-    settings = replace(WriterSettings(), **ages, expire_after_s=options.expire_after)
+    kept = {"history_changes": options.keep_changes, "history_age_s": options.keep_days}
+    settings = replace(WriterSettings(), **ages, **kept, expire_after_s=options.expire_after)
     if options.timeout is not None:
         settings = replace(settings, drain_s=options.timeout)
     idle_exit_s = DETACHED_IDLE_EXIT_S if options.detach and options.idle_exit is None else options.idle_exit

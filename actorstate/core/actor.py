@@ -77,7 +77,10 @@ class Staged:
 
 
 class Actor:
-    """One job in the writer's memory; used by the writer's loop alone."""
+    """One job in the writer's memory; used by the writer's loop alone.
+
+    `repeats` counts the requests that it answered as before, since it came into memory.
+    """
 
     __slots__ = (
         "_encoded",
@@ -93,6 +96,7 @@ class Actor:
         "failures",
         "job",
         "mailbox",
+        "repeats",
         "revision",
         "staged",
         "unchanged",
@@ -106,7 +110,7 @@ class Actor:
         self.mailbox: deque[Envelope] = deque()
         self.beats: dict[str, Beat] = {}
         self.unchanged = Unchanged()
-        self.failures = 0
+        self.failures = self.repeats = 0
         self.used_at = 0.0
         self.restore(None, ())
 
@@ -144,6 +148,7 @@ class Actor:
         ):
             known = known_reply(receipt, self._forgotten_until, request, now) or self.unchanged.answer(request)
             if known is not None:
+                self.repeats += 1
                 return known
         if isinstance(body, ReadRequest | Recalling | Heartbeat):
             raise BadMessage("a read is no change")

@@ -4,7 +4,8 @@ A store keeps bytes and knows nothing of jobs beyond the few columns of `IndexRo
 uses it: `commit` may run in another thread than the loads, never two commits at once.
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Protocol
@@ -157,8 +158,8 @@ class Store(Protocol):
         """The last revision made at or before `at`, by the clock as it was; 0 if none is kept. Raises CorruptJob."""
         ...
 
-    def prune(self, epoch: int, job: str, keep: int, before: datetime) -> bool:
-        """Forgets the oldest stretch of history, up to the next keyframe, and says whether it did.
+    def prune(self, epoch: int, job: str, keep: int, before: datetime) -> int:
+        """Forgets the oldest stretch of history, up to the next keyframe; the number of its changes, 0 for none.
 
         All of it must lie behind the newest `keep` revisions, or have been made before `before`. The newest
         keyframe and the stretch up to it stay, whatever they are: they are the job's state and its second
@@ -168,6 +169,14 @@ class Store(Protocol):
 
     def list_jobs(self, query: JobQuery) -> list[str]:
         """Ids of the jobs that match, deleted ones excepted."""
+        ...
+
+    def count_jobs(self) -> tuple[Counter[str], Counter[str]]:
+        """How many jobs there are by status, and by health. It reads a whole index: once a writer's life."""
+        ...
+
+    def size_bytes(self) -> int:
+        """What the store takes on the disk. Of JSON files only those of jobs count, without their past."""
         ...
 
     def find_items(self, job: str, keys: Sequence[str]) -> dict[str, bytes]:
@@ -254,21 +263,21 @@ class MemoryStore:
         row = self._rows.get(job)
         return max((change.revision for change in row.changes if change.at <= at), default=0) if row else 0
 
-    def prune(self, epoch: int, job: str, keep: int, before: datetime) -> bool:
+    def prune(self, epoch: int, job: str, keep: int, before: datetime) -> int:
         """See Store."""
         if epoch != self._epoch:
             raise EpochFenced(f"epoch {self._epoch} has taken over from {epoch}")
         row = self._rows.get(job)
         later = [frame for frame in row.keyframes if frame.revision > self.oldest(job)] if row else []
         if row is None or len(later) < 2:  # noqa: PLR2004 - the next one, and the newest
-            return False
+            return 0
         beginning = later[0].revision
         stretch = [change for change in row.changes if change.revision < beginning]
         if beginning > row.changes[-1].revision - keep + 1 and any(change.at >= before for change in stretch):
-            return False
+            return 0
         row.changes = [change for change in row.changes if change.revision >= beginning]
         row.keyframes = later
-        return True
+        return len(stretch)
 
     def list_jobs(self, query: JobQuery) -> list[str]:
         """See Store."""
@@ -278,6 +287,14 @@ class MemoryStore:
             last = self._age(query.after) if query.after in self._rows else (0.0, "")
             return [job for job in ids if not query.after or self._age(job) < last][: query.limit]
         return [job for job in ids if job > query.after][: query.limit]
+
+    def count_jobs(self) -> tuple[Counter[str], Counter[str]]:
+        """See Store."""
+        return counted((row.index.status, row.index.health, 1) for row in self._rows.values() if not row.deleted)
+
+    def size_bytes(self) -> int:
+        """Nothing is on a disk."""
+        return 0
 
     def find_items(self, job: str, keys: Sequence[str]) -> dict[str, bytes]:
         """See Store."""
@@ -313,6 +330,16 @@ class MemoryStore:
             row.keyframes.append(StoredChange(part.revision, part.keyframe))
         row.index = part.index or row.index
         row.deleted = part.deleted or (row.deleted and part.index is None)
+
+
+def counted(rows: Iterable[tuple[str, str, int]]) -> tuple[Counter[str], Counter[str]]:
+    """Jobs by status and, where they have workers, by health, from so many of each."""
+    jobs, health = Counter[str](), Counter[str]()
+    for status, healthy, number in rows:
+        jobs[status] += number
+        if healthy:
+            health[healthy] += number
+    return jobs, health
 
 
 def matches(index: IndexRow, query: JobQuery) -> bool:

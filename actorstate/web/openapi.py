@@ -99,7 +99,7 @@ def _server() -> Plain:
         "/api/about": plain("What this reader may do"),
         "/api/openapi.json": plain("This description"),
         "/healthz": plain("The web process lives"),
-        "/readyz": plain("The writer answers", 500, 503),
+        "/readyz": plain("The writer answers, and its disk is not full", 500, 503),
         "/metrics": {"get": {"summary": "The writer's numbers, for Prometheus", "responses": {"200": numbers}}},
     }
 
@@ -180,7 +180,10 @@ def _schemas() -> Plain:
     return {
         "Free": FREE,
         "Job": _object(whole),
-        "Jobs": _object({"jobs": _list(_object({**summary, "workers": COUNT})), "after": MAYBE_TEXT}, closed=True),
+        "Jobs": _object(
+            {"jobs": _list(_object({**summary, "workers": COUNT})), "damaged": _list(TEXT), "after": MAYBE_TEXT},
+            closed=True,
+        ),
         "Items": _object({"items": _list(_object(item)), "damaged": _list(TEXT), "after": MAYBE_TEXT}, closed=True),
         "Changes": _object({"changes": _list(_object(change)), "before": {"type": ["integer", "null"]}}, closed=True),
         "Older": _object(older),

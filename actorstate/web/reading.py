@@ -9,7 +9,7 @@ from actorstate.core import codec
 from actorstate.core.messages.document import Health, ItemOutcome, JobState, Status
 from actorstate.core.messages.replies import HistoryPage, ItemsListed, Listed
 from actorstate.core.messages.requests import MAX_COUNT, ListItems, ListJobs, ReadHistory
-from actorstate.errors import ActorStateError, WriterUnavailable
+from actorstate.errors import ActorStateError, DiskFull, WriterUnavailable
 from actorstate.web.legacy import MAX_FAILED_ITEMS, legacy_job
 from actorstate.web.metrics import metrics
 from actorstate.web.newest import Newest, Shown, revision_of, shown
@@ -70,9 +70,11 @@ class Reading:
         return json_response(b'{"ok":true}', FORGET)
 
     def readiness(self, _request: Request) -> Operation[Response]:
-        """The writer answers."""
+        """The writer answers, and takes changes: 503 while its disk is full, though it goes on being read."""
         state = yield from ask(timeout_s=self._settings.timeout_s)
-        told = {"ok": True, "writer": {"version": state.version, "uptime_s": state.uptime_s}}
+        if state.disk_full:
+            return problem_of(DiskFull("changes are refused until the disk has space again"))
+        told = {"ok": True, "writer": {"version": state.version, "epoch": state.epoch, "uptime_s": state.uptime_s}}
         return json_response(json_bytes(told), FORGET)
 
     def metrics(self, _request: Request) -> Operation[Response]:
@@ -80,7 +82,10 @@ class Reading:
         return metrics(self._settings.timeout_s)
 
     def jobs(self, request: Request) -> Operation[Response]:
-        """A page of jobs, the newest first; `after` of the answer is where the next one begins."""
+        """A page of jobs, the newest first; `after` of the answer is where the next one begins.
+
+        `damaged` names those of the page that cannot be read.
+        """
         query = request.query
         status, health = one_of(query, "status", get_args(Status)), one_of(query, "health", get_args(Health))
         kind, after = text(query, "kind", 128) or None, text(query, "after", 128)
@@ -187,9 +192,9 @@ def event(newest: Shown) -> bytes:
 
 
 def listed(page: Listed) -> List:
-    """A page of jobs as JSON."""
+    """A page of jobs as JSON; `damaged` names those of it that cannot be read."""
     jobs = [summary(codec.decode_state(packed)) for packed in page.documents]
-    body = json_bytes({"jobs": jobs, "after": page.after or None})
+    body = json_bytes({"jobs": jobs, "damaged": page.damaged, "after": page.after or None})
     return List(page, tag_of(body), body)
 
 

@@ -1,13 +1,11 @@
 """What the writer answers without a commit: committed bytes, pages, beats, and readers held for news."""
 
-import os
 import time
-from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from actorstate import telemetry
-from actorstate.config import VERSION, WriterSettings
+from actorstate.config import WriterSettings
 from actorstate.core.actor import Actor
 from actorstate.core.job import check_worker
 from actorstate.core.messages.document import NOTHING, Order
@@ -18,15 +16,14 @@ from actorstate.core.messages.replies import (
     Listed,
     NotModified,
     Refused,
-    WriterState,
     found,
     listed,
     size_of,
 )
-from actorstate.core.messages.requests import Body, Get, Heartbeat, ListItems, ListJobs, Request
+from actorstate.core.messages.requests import Ask, Body, Get, Heartbeat, ListItems, ListJobs, Request
 from actorstate.errors import ActorStateError, CorruptJob, JobNotFound
 from actorstate.store.contract import JobQuery, Store
-from actorstate.writer.commit import Committer
+from actorstate.writer.about import About
 from actorstate.writer.ledger import items_page
 from actorstate.writer.liveness import ages_s, follow
 from actorstate.writer.residents import Residents
@@ -36,15 +33,6 @@ MAX_LIST_BYTES = 2 * 1024 * 1024
 
 ANSWER_S = 0.25
 """A held reader is answered so long before its deadline: a wait that is sent again has less time than it asks for."""
-
-
-@dataclass(slots=True)
-class Statistics:
-    """Counters since the start."""
-
-    reads: int
-    undelivered: int
-    refusals: dict[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,17 +49,14 @@ class Waiter:
 class Answers:
     """Reads from committed state alone; used by the loop."""
 
-    def __init__(self, store: Store, residents: Residents, committer: Committer, settings: WriterSettings) -> None:
-        self._store, self._residents, self._committer, self._settings = store, residents, committer, settings
+    def __init__(self, store: Store, residents: Residents, about: About, settings: WriterSettings) -> None:
+        self._store, self._residents, self._about, self._settings = store, residents, about, settings
         self.waiters: dict[str, dict[tuple[bytes, int], Waiter]] = {}
         self._held = 0
         self._changed: set[str] = set()
-        self._started = time.monotonic()
-        self.statistics = Statistics(0, 0, defaultdict(int))
 
     def read(self, client: bytes, request: Request) -> Answer | None:
         """The answer, or None when it is held back until there is news. Raises JobNotFound, Fenced, JobFinished."""
-        self.statistics.reads += 1
         body = request.body
         if isinstance(body, Get):
             return self._get(client, request, body)
@@ -82,7 +67,7 @@ class Answers:
         if isinstance(body, ListItems):
             self._found(self._residents.find(body.job, time.monotonic()), 0.0)
             return items_page(self._store, body)
-        return self._state()
+        return self._about.state() if isinstance(body, Ask) else self._about.metrics()
 
     def order(self, body: Body) -> Order:
         """What a worker should do, told with the answer to its beat."""
@@ -179,24 +164,6 @@ class Answers:
             telemetry.event("list.left_out", job=job, error=error)
             damaged.append(job)
             return None
-
-    def _state(self) -> WriterState:
-        return WriterState(
-            pid=os.getpid(),
-            version=VERSION,
-            uptime_s=time.monotonic() - self._started,
-            commits=self._committer.commits,
-            changes=self._committer.changes,
-            reads=self.statistics.reads,
-            resident=len(self._residents.actors),
-            waiting=self._committer.waiting,
-            workers=sum(len(actor.beats) for actor in self._residents.actors.values()),
-            expired=self._committer.expired,
-            undelivered=self.statistics.undelivered,
-            sync_s=self._committer.sync_s,
-            beside=self._committer.beside,
-            refusals=dict(self.statistics.refusals),
-        )
 
 
 def refusal(error: ActorStateError) -> Refused:

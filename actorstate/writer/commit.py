@@ -9,6 +9,7 @@ Whatever goes wrong in the commit thread is raised in the loop, and ends the wri
 """
 
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from queue import SimpleQueue
@@ -25,6 +26,7 @@ from actorstate.store.contract import IndexRow, JobCommit, Store, StoredChange
 from actorstate.store.index import index_of
 from actorstate.writer.keys import Keys
 from actorstate.writer.ledger import entry_of, stored_items
+from actorstate.writer.meter import Made, Meter
 from actorstate.writer.residents import Residents
 
 JOIN_S = 1.0
@@ -43,7 +45,10 @@ Outcome = tuple[Envelope, Actor, Applied | ActorStateError]
 
 @dataclass(slots=True)
 class Batch:
-    """One commit: what to write, who proposed it, and what each sender is told if it succeeds."""
+    """One commit: what to write, who proposed it, and what each sender is told if it succeeds.
+
+    `durable_at` (monotonic) is when it had succeeded, which took `took_s`.
+    """
 
     parts: list[JobCommit] = field(default_factory=list[JobCommit])
     actors: list[Actor] = field(default_factory=list[Actor])
@@ -51,24 +56,30 @@ class Batch:
     broken: list[Actor] = field(default_factory=list[Actor])
     items: int = 0
     error: BaseException | None = None
+    took_s: float = 0.0
+    durable_at: float = 0.0
 
 
 class Committer:
     """Carries out the law for one store and epoch; `wake` is called from the commit thread when it is done.
 
-    `sync_s` is the moving average of what the disk takes for a commit, in seconds.
+    `sync_s` is the moving average of what the disk takes for a commit, in seconds. `disk_full` from the first
+    commit that had no room until one succeeds.
     """
 
-    def __init__(self, store: Store, epoch: int, settings: WriterSettings, wake: Callable[[], None]) -> None:
+    def __init__(
+        self, store: Store, epoch: int, settings: WriterSettings, wake: Callable[[], None], *, meter: Meter
+    ) -> None:
         self._store, self._epoch, self._settings, self._wake = store, epoch, settings, wake
-        self._keys = Keys(store)
+        self._keys, self.meter = Keys(store), meter
         self._line: dict[str, Actor] = {}
         self._orders: SimpleQueue[Batch | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
         self._done: Batch | None = None
         self.under_way: Batch | None = None
         self.beside = settings.beside_above_s <= 0
-        self.waiting = self.commits = self.changes = self.expired = 0
+        self.waiting = 0
+        self.disk_full = False
         self.sync_s = 0.0
 
     def post(self, actor: Actor, envelope: Envelope) -> None:
@@ -93,7 +104,7 @@ class Committer:
                 if envelope.expires_at > now.monotonic:
                     self._propose(actor, envelope, now, batch)
                 else:
-                    self.expired += 1
+                    self.meter.expired += 1
             room -= taken
             self.waiting -= taken
             if actor.mailbox:
@@ -125,7 +136,10 @@ class Committer:
         try:
             if "commit.started" in telemetry.heard:
                 telemetry.event("commit.started", parts=batch.parts)
+            started = time.monotonic()
             self._store.commit(self._epoch, batch.parts)
+            batch.durable_at = time.monotonic()
+            batch.took_s = batch.durable_at - started
         except BaseException as error:  # noqa: BLE001 - settle() raises it in the loop
             batch.error = error
 
@@ -141,14 +155,18 @@ class Committer:
         if batch.error is not None:
             return self._aborted(batch, batch.error, residents)
         for actor in batch.actors:
+            if self.meter.census and actor.staged and actor.staged.relisted:
+                self.meter.census.follow(actor.document, actor.staged.document)
             actor.confirm()
         for actor in batch.broken:
             residents.reload(actor)
         if batch.parts:
-            self.commits += 1
-            self.changes += sum([len(part.changes) for part in batch.parts])
+            if self.disk_full:
+                self._freed()
             limit, sync_s = self._settings.beside_above_s, self._store.sync_s
             self.sync_s += (min(sync_s, SYNC_OUTLIER_RATIO * limit) - self.sync_s) * SYNC_WEIGHT
+            changes = sum([len(part.changes) for part in batch.parts])
+            self.meter.made.append(Made(changes, batch.took_s, sync_s))
             self.beside = self.sync_s >= limit * (BACK_IN_LOOP_RATIO if self.beside else 1.0)
             if "commit.synced" in telemetry.heard:
                 telemetry.event("commit.synced", parts=batch.parts, sync_s=sync_s)
@@ -157,6 +175,8 @@ class Committer:
     def probe(self) -> None:
         """An empty commit, to see that the disk still takes one. Not while another is under way."""
         self._store.commit(self._epoch, ())
+        if self.disk_full:
+            self._freed()
 
     def close(self) -> None:
         """Ends the commit thread."""
@@ -204,8 +224,15 @@ class Committer:
             actor.abort()
         for actor in batch.broken:
             residents.reload(actor)
+        if not self.disk_full:
+            self.disk_full = True
+            telemetry.event("disk.filled", error=error)
         telemetry.event("commit.refused", error=error)
         return [(envelope, actor, error) for envelope, actor, _ in batch.outcomes]
+
+    def _freed(self) -> None:
+        self.disk_full = False
+        telemetry.event("disk.freed")
 
     def _work(self) -> None:
         while (batch := self._orders.get()) is not None:

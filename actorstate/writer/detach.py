@@ -20,8 +20,7 @@ from typing import Any, NoReturn, cast
 from actorstate.endpoint import Endpoint, private_folder
 from actorstate.errors import ActorStateError, WriterRunning, WriterUnavailable, from_wire
 from actorstate.store.files import make_private_folder
-
-log = logging.getLogger("actorstate.writer")
+from actorstate.writer.log import write
 
 MAX_LOG_BYTES = 1024 * 1024
 """A longer writer.log becomes writer.log.1 at the next start; the one before that is dropped."""
@@ -94,10 +93,10 @@ def _live(output: int, pipe: int, serve: Serve) -> NoReturn:
     except ActorStateError as error:
         status = EXIT_REFUSED
         if not isinstance(error, WriterRunning):
-            log.critical("the writer does not start: %s", error)
+            write("writer.not_started", {"error": error, "next": error.hint})
         _tell(pipe, {"code": error.code, "message": error.message, "hint": error.hint, "details": error.details})
-    except BaseException:
-        log.critical("the writer ends by a defect", exc_info=True)
+    except BaseException as error:  # noqa: BLE001 - the edge of a process
+        write("writer.failed", {"error": error})
     finally:
         logging.shutdown()
         os._exit(status)
@@ -118,4 +117,4 @@ def _tell(pipe: int, said: dict[str, object]) -> None:
         os.write(pipe, json.dumps(said).encode())
         os.close(pipe)
     except OSError:  # the launcher was killed: no reason for a writer not to serve
-        log.info("nobody waited for this writer's start")
+        os.close(pipe)

@@ -4,17 +4,17 @@ The order is the safety: nobody is answered before the lock is held and the new 
 """
 
 import contextlib
-import logging
 import os
 import signal
 import sys
 import time
 from collections.abc import Callable, Generator
+from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 
 from actorstate import telemetry
-from actorstate.config import WriterSettings
+from actorstate.config import VERSION, WriterSettings
 from actorstate.endpoint import (
     Endpoint,
     WriterLock,
@@ -28,15 +28,15 @@ from actorstate.endpoint import (
     write_endpoint,
     write_epoch,
 )
-from actorstate.errors import ActorStateError, DiskFull, StoreError, WriterUnavailable
+from actorstate.errors import DiskFull, StoreError, WriterUnavailable
 from actorstate.store.choice import store_at
 from actorstate.store.contract import Store
 from actorstate.store.files import make_private_folder
 from actorstate.store.location import Location
+from actorstate.writer.log import Log
+from actorstate.writer.meter import Meter
 from actorstate.writer.notify import notify, watchdog_interval_s
 from actorstate.writer.server import TICK_S, Server
-
-log = logging.getLogger("actorstate.writer")
 
 SWITCH_INTERVAL_S = 0.0001
 """How long the loop may keep a waiting commit thread from running; CPython's default of 5 ms is 50 times more."""
@@ -55,12 +55,11 @@ def serve(location: Location, settings: WriterSettings, ready: Callable[[Endpoin
     make_private_folder(private_folder(directory))
     lock = WriterLock(directory)
     lock.acquire()
-    stop_log = telemetry.listen(_log_event, *_LEVELS)
+    meter = Meter()
     try:
-        with _opened(store):
-            return _serve(directory, settings, store, lock, ready=ready)
+        with Log().listening(), meter.listening(), _opened(store):
+            return _serve(directory, settings, store, lock, meter=meter, ready=ready)
     finally:
-        stop_log()
         lock.release()
 
 
@@ -73,12 +72,17 @@ def next_epoch(directory: Path, store: Store) -> int:
 
 
 def _serve(
-    directory: Path, settings: WriterSettings, store: Store, lock: WriterLock, *, ready: Callable[[Endpoint], None]
+    directory: Path,
+    settings: WriterSettings,
+    store: Store,
+    lock: WriterLock,
+    *,
+    meter: Meter,
+    ready: Callable[[Endpoint], None],
 ) -> int:
     epoch = next_epoch(directory, store)
-    server = Server(store, epoch, settings, lock.descriptor)
-    with contextlib.suppress(WriterUnavailable):  # there was none, or it has ended in good order
-        discard_short_folder(read_endpoint(directory))
+    server = Server(store, epoch, settings, lock.descriptor, meter=meter)
+    _clear_up(directory)
     requests, changes = socket_addresses(directory)
     endpoint = Endpoint(requests, changes, os.getpid(), boot_id(), epoch)
     server.bind(requests, changes)
@@ -88,19 +92,38 @@ def _serve(
         _keep_watchdog(server)
         with _stopping(server):
             notify("READY=1")
+            born = {"epoch": epoch, "pid": endpoint.pid, "release": VERSION}
+            telemetry.event("writer.started", directory=directory, **born, requests=requests)
             ready(endpoint)
             drained = server.run()
         if not drained:
-            log.critical("the disk did not answer in time; what was not acknowledged is not written")
+            told = "the disk did not answer in time; what was not acknowledged is not written"
+            telemetry.event("writer.drain_failed", message=told, **_life(meter))
             os._exit(EXIT_STORE)  # the commit thread may hang in the kernel: nothing here can wait for it
         withdraw_endpoint(directory, endpoint)
+        telemetry.event("writer.ended", reason=server.stop_reason, epoch=epoch, **_life(meter))
     except StoreError as error:
-        log.critical("the writer ends: %s", error)
+        telemetry.event("writer.failed", error=error, next=error.hint, epoch=epoch, **_life(meter))
         return EXIT_STORE
     finally:
         server.close()
         discard_short_folder(endpoint)
     return 0
+
+
+def _clear_up(directory: Path) -> None:
+    """After a writer that was killed; there is no address where there was none, or it has ended in good order."""
+    with contextlib.suppress(WriterUnavailable):
+        before = read_endpoint(directory)
+        telemetry.event("writer.was_killed", pid=before.pid, epoch=before.epoch)
+        discard_short_folder(before)
+
+
+def _life(meter: Meter) -> dict[str, object]:
+    """What is told of a writer at its end."""
+    meter.fold()
+    up_s = (datetime.now(UTC) - meter.started_at).total_seconds()
+    return {"up_s": round(up_s, 3), "commits": meter.commits, "changes": meter.changes}
 
 
 @contextlib.contextmanager
@@ -116,8 +139,8 @@ def _opened(store: Store) -> Generator[Store]:
 def _stopping(server: Server) -> Generator[None]:
     """SIGTERM and SIGINT drain the writer; the wake-up descriptor ends a poll that would miss the signal."""
 
-    def stop(_number: int, _frame: FrameType | None) -> None:
-        server.stop()
+    def stop(number: int, _frame: FrameType | None) -> None:
+        server.stop(signal.Signals(number).name)
         notify("STOPPING=1")
 
     previous = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
@@ -147,35 +170,3 @@ def _keep_watchdog(server: Server) -> None:
         last = time.monotonic()
 
     server.on_tick = tell
-
-
-_LEVELS = {
-    "actor.failed": logging.ERROR,
-    "actor.lost": logging.ERROR,
-    "list.left_out": logging.ERROR,
-    "epoch.damaged": logging.ERROR,
-    "expiry.failed": logging.ERROR,
-    "recovery.failed": logging.ERROR,
-    "store.damage_found": logging.ERROR,
-    "store.parse_failed": logging.ERROR,
-    "store.read_retried": logging.WARNING,
-    "store.job_recovered": logging.WARNING,
-    "store.foreign_edit": logging.WARNING,
-    "store.counts_mended": logging.WARNING,
-    "store.job_adopted": logging.INFO,
-    "store.stranger_left": logging.WARNING,
-    "store.second_copy_made": logging.INFO,
-    "commit.refused": logging.WARNING,
-    "history.kept": logging.WARNING,
-    "recall.failed": logging.ERROR,
-    "reply.undelivered": logging.INFO,
-    "writer.drain_failed": logging.WARNING,
-    "writer.idle": logging.INFO,
-}
-
-
-def _log_event(name: str, fields: dict[str, object]) -> None:
-    level = _LEVELS[name]
-    error = fields.get("error")
-    defect = error if isinstance(error, Exception) and not isinstance(error, ActorStateError) else None
-    log.log(level, "%s %s", name, fields, exc_info=defect)

@@ -16,6 +16,12 @@ class Residents:
         self._store = store
         self._settings = settings
         self.actors: dict[str, Actor] = {}
+        self._repeats_before = 0
+
+    @property
+    def repeats(self) -> int:
+        """Requests that were answered as before, by those that have left memory too."""
+        return self._repeats_before + sum(actor.repeats for actor in self.actors.values())
 
     def find(self, job: str, monotonic: float) -> Actor:
         """The job's actor, loaded if need be. Raises JobNotFound, CorruptJob."""
@@ -49,6 +55,7 @@ class Residents:
         for place, actor in enumerate(idle):
             if place < surplus or monotonic - actor.used_at >= self._settings.idle_after_s:
                 del self.actors[actor.job]
+                self._repeats_before += actor.repeats
                 telemetry.event("actor.evicted", job=actor.job)
 
     def attached_jobs(self) -> Iterator[str]:

@@ -47,7 +47,9 @@ class Retention:
         del self._due[job]
         before = datetime.now(UTC) - timedelta(seconds=self._settings.history_age_s)
         try:
-            if self._store.prune(self._epoch, job, self._settings.history_changes, before):
+            forgotten = self._store.prune(self._epoch, job, self._settings.history_changes, before)
+            if forgotten:
                 self._due[job] = None
+                telemetry.event("history.forgotten", job=job, number=forgotten)
         except (DiskFull, CorruptJob) as error:
             telemetry.event("history.kept", job=job, error=error)

@@ -36,12 +36,14 @@ from actorstate.core.messages.requests import (
 )
 from actorstate.core.rate import Now
 from actorstate.endpoint import boot_id
-from actorstate.errors import ActorStateError, BadMessage, Busy, EpochFenced
+from actorstate.errors import ActorStateError, BadMessage, Busy, DiskFull, EpochFenced
 from actorstate.store.contract import Store
+from actorstate.writer.about import About
 from actorstate.writer.answers import Answers, refusal
 from actorstate.writer.commit import Batch, Committer
 from actorstate.writer.expiry import Expiry
 from actorstate.writer.liveness import Liveness, follow, is_worked_on
+from actorstate.writer.meter import Meter
 from actorstate.writer.past import Past
 from actorstate.writer.residents import Residents
 from actorstate.writer.retention import Retention
@@ -64,16 +66,18 @@ LOCK_LOST = "the lock file was deleted or moved; this writer may not be the only
 class Server:
     """The writer's sockets and loop. `lock` is the descriptor of the lock file that this process holds."""
 
-    def __init__(self, store: Store, epoch: int, settings: WriterSettings, lock: int) -> None:
+    def __init__(self, store: Store, epoch: int, settings: WriterSettings, lock: int, *, meter: Meter) -> None:
+        self._meter = meter
         self._store, self._epoch, self._settings, self._lock = store, epoch, settings, lock
         self._boot = boot_id()
         self._lock_name = Path(f"/proc/self/fd/{lock}").readlink()
         self._woken, self._wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._residents = Residents(store, settings)
-        self._committer = Committer(store, epoch, settings, self._poke)
+        self._committer = Committer(store, epoch, settings, self._poke, meter=meter)
         self._liveness = Liveness(settings)
         self._expiry = Expiry(store, self._residents)
-        self._answers = Answers(store, self._residents, self._committer, settings)
+        about = About(store, self._residents, self._committer, epoch=epoch, lock=lock)
+        self._answers = Answers(store, self._residents, about, settings)
         self._past = Past(store, self._residents, self._committer, settings)
         self._retention = Retention(store, epoch, settings)
         self._outbox: dict[bytes, list[Reply]] = defaultdict(list)
@@ -82,11 +86,13 @@ class Server:
         self._news: dict[str, int] = {}
         self._beat_due = False
         self._stop_by: float | None = None
+        self.stop_reason = ""
         self._next_tick = 0.0
         self._needed_at = time.monotonic() + max(0.0, FIRST_REQUEST_S - settings.idle_exit_s)
         self._idle_exit_s = settings.idle_exit_s or math.inf
-        self._topics: set[bytes] = set()
+        self._topics = meter.topics
         self._last_commit = 0.0
+        self._durable_at = 0.0
         self.on_tick: Callable[[float], None] = lambda _last_commit: None
 
     @property
@@ -123,8 +129,9 @@ class Server:
                 continue
             follow(actor, monotonic)
 
-    def stop(self) -> None:
+    def stop(self, reason: str) -> None:
         """Ends the loop once all that was accepted is committed and answered."""
+        self.stop_reason = reason
         self._stop_by = time.monotonic() + self._settings.drain_s
         self._poke()
 
@@ -166,7 +173,6 @@ class Server:
             return False
         busy = self._committer.under_way is not None or self._committer.waiting or self._past.due
         if busy and time.monotonic() > self._stop_by:
-            telemetry.event("writer.drain_failed", waiting=self._committer.waiting)
             return True
         return not busy
 
@@ -176,8 +182,7 @@ class Server:
         if self._answers.waiters or self._topics or any(map(is_worked_on, self._residents.actors.values())):
             self._needed_at = monotonic
         elif self._stop_by is None:
-            telemetry.event("writer.idle", idle_s=monotonic - self._needed_at)
-            self.stop()
+            self.stop("nobody needed it")
 
     def _poke(self) -> None:
         os.write(self._wake, b"c")
@@ -217,9 +222,10 @@ class Server:
         self._needed_at = now
         expires_at = request.expires_at if request.boot == self._boot else now + (request.ttl_s or math.inf)
         if 0 < expires_at < now:
-            self._committer.expired += 1
+            self._meter.expired += 1
             return
         body = request.body
+        self._meter.requests[type(body)] += 1
         try:
             if isinstance(body, ReadRequest | Heartbeat):
                 self._read(client, request)
@@ -269,6 +275,7 @@ class Server:
         if Path(f"/proc/self/fd/{self._lock}").readlink() != self._lock_name:
             raise EpochFenced(LOCK_LOST)
         monotonic = time.monotonic()
+        self._meter.fold()
         self._beat_due = bool(self._topics)
         self._next_tick = monotonic + TICK_S
         for actor in self._residents.actors.values():
@@ -280,6 +287,9 @@ class Server:
         if self._committer.under_way is None:
             self._store.rest()
             self._retention.tick()
+            if self._committer.disk_full:
+                with contextlib.suppress(DiskFull):  # told once, and asked again at the next tick
+                    self._committer.probe()
             self.on_tick(self._last_commit)
 
     def _tidy(self, monotonic: float) -> None:
@@ -309,6 +319,7 @@ class Server:
         if committer.waiting and committer.under_way is None:
             if not os.fstat(self._lock).st_nlink:
                 raise EpochFenced(LOCK_LOST)
+            self._meter.most_waiting = max(self._meter.most_waiting, committer.waiting)
             batch = committer.gather(Now(datetime.now(UTC), time.monotonic()))
             if batch.parts and committer.beside:
                 committer.hand_over(batch)
@@ -333,6 +344,7 @@ class Server:
                 plain = told is None or not (told.control or told.approvals or told.throttle)
                 order = NOTHING if plain else actor.order()
                 self._outbox[envelope.reply_to].append(Reply(envelope.number, self._epoch, answer, *order))
+        self._durable_at = self._durable_at if self._news else batch.durable_at
         for actor in batch.actors if batch.error is None else ():
             actor.used_at = self._last_commit
             self._news[actor.job] = actor.revision
@@ -348,13 +360,15 @@ class Server:
         if self._news:
             self._sequence += 1
         if self._topics:
+            if self._news:
+                self._meter.lags.append(time.monotonic() - self._durable_at)
             self._feed.send(codec.encode(JobsChanged(self._epoch, self._sequence, self._news)))
         self._news, self._beat_due = {}, False
 
     def _refuse(self, client: bytes, number: int, error: ActorStateError) -> None:
         if not client:
             return
-        self._answers.statistics.refusals[error.code] += 1
+        telemetry.event("request.refused", code=error.code, error=error)
         self._outbox[client].append(Reply(number, self._epoch, refusal(error)))
 
     def _send(self) -> None:
@@ -363,7 +377,6 @@ class Server:
                 self._router.send(client, zmq.SNDMORE | zmq.NOBLOCK)
                 self._router.send(codec.encode(replies), zmq.NOBLOCK)
             except zmq.ZMQError as error:  # gone (EHOSTUNREACH) or not reading (EAGAIN): its resend asks again
-                self._answers.statistics.undelivered += 1
-                telemetry.event("reply.undelivered", errno=error.errno, replies=len(replies))
+                telemetry.event("reply.undelivered", errno=error.errno, number=len(replies))
         self._outbox.clear()
         self._outgoing.clear()

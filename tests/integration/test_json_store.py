@@ -86,7 +86,7 @@ def test_real_jobs_of_the_older_tool_are_not_listed_or_lose_a_field(tmp_path: Pa
     log = writer.log.read_text()
     assert "Recovered job from backup" in log
     assert "JSON parse error - file may be corrupted" in log
-    assert all(f"'attempt': {n}, 'wait_ms': {wait}" in log for n, wait in enumerate((50, 100, 200, 400, 800), 1))
+    assert all(f"attempt={n} wait_ms={wait}" in log for n, wait in enumerate((50, 100, 200, 400, 800), 1))
     for path in copy.glob("*.json"):
         assert complaints(path) == []
 

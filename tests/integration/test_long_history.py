@@ -15,6 +15,7 @@ from actorstate.core.rate import Now
 from actorstate.store.contract import JobCommit, Store, StoredChange
 from actorstate.store.sqlite import SqliteStore
 from actorstate.writer.commit import Committer
+from actorstate.writer.meter import Meter
 from actorstate.writer.past import Past
 from actorstate.writer.residents import Residents
 from tests.support.stores import opened
@@ -61,7 +62,7 @@ class Life:
         """Into the middle of its life."""
         body = GetAt(self.actor.job, self.actor.revision // 2)
         residents = Residents(self.store, UNBOUND)
-        past = Past(self.store, residents, Committer(self.store, 1, UNBOUND, lambda: None), UNBOUND)
+        past = Past(self.store, residents, Committer(self.store, 1, UNBOUND, lambda: None, meter=Meter()), UNBOUND)
         past.begin(b"", Request(1, body), body, float("inf"))
         while past.due:
             told = past.step(0.0)

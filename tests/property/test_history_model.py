@@ -35,6 +35,7 @@ from actorstate.core.messages.requests import (
 from actorstate.errors import ActorStateError, HistoryPruned, JobNotFound
 from actorstate.store.contract import MemoryStore
 from actorstate.writer.commit import Committer
+from actorstate.writer.meter import Meter
 from actorstate.writer.past import Past, Told
 from actorstate.writer.residents import Residents
 from tests.support.core import EPOCH, JOB, START, Rehearsal
@@ -152,7 +153,7 @@ class HistoryMachine(RuleBasedStateMachine):
         """What a look into the past of the present store finds; raises what it is refused with."""
         settings_ = WriterSettings()
         residents = Residents(self.store, settings_)
-        committer = Committer(self.store, EPOCH, settings_, lambda: None)
+        committer = Committer(self.store, EPOCH, settings_, lambda: None, meter=Meter())
         past = Past(self.store, residents, committer, settings_)
         past.begin(CLIENT, Request(1, body, b"other"), body, float("inf"))
         told: Told | None = None

@@ -23,6 +23,7 @@ from actorstate.endpoint import (
 )
 from actorstate.store.contract import JobCommit, Store
 from actorstate.store.sqlite import SqliteStore
+from actorstate.writer.meter import Meter
 from actorstate.writer.process import next_epoch
 from actorstate.writer.server import Server
 from tests.support.writer import listening
@@ -50,6 +51,7 @@ class WriterThread:
         self._error: BaseException | None = None
         self.thread = threading.Thread(target=self._work, name="writer", daemon=True)
         self.server: Server | None = None
+        self.meter = Meter()
 
     def __enter__(self) -> Self:
         self.thread.start()
@@ -74,7 +76,7 @@ class WriterThread:
         server, self.server = self.server, None
         if server is not None and self.thread.is_alive():
             with contextlib.suppress(OSError):  # it ended by itself just now
-                server.stop()
+                server.stop("the test")
 
     def _raise(self) -> None:
         error, self._error = self._error, None
@@ -95,14 +97,15 @@ class WriterThread:
         store = self._make_store(self.directory / "jobs.sqlite", private_folder(self.directory) / "head")
         store.open()
         try:
-            self._run(store, lock)
+            with self.meter.listening():
+                self._run(store, lock)
         finally:
             store.close()
             lock.release()
 
     def _run(self, store: Store, lock: WriterLock) -> None:
         epoch = next_epoch(self.directory, store)
-        server = Server(store, epoch, self._settings, lock.descriptor)
+        server = Server(store, epoch, self._settings, lock.descriptor, meter=self.meter)
         requests, changes = socket_addresses(self.directory)
         endpoint = Endpoint(requests, changes, os.getpid(), boot_id(), epoch)
         server.bind(requests, changes)

@@ -435,26 +435,3 @@ def test_failed_items_of_one_kind_come_in_pages_and_are_retried(directory, clien
         assert rest["after"] is None
         again = told(act(application, "/api/jobs/import-42/retry", {"where": "network"}))
         assert (again["progress"]["retrying"], again["progress"]["failed"]) == (4, 1)
-
-
-def test_the_writers_numbers_are_told_as_prometheus_reads_them(directory, client, writer):
-    client.create("import-42")
-    with served(directory, timeout_s=0.5) as application, client.attach("import-42"):
-        response = ask(application, "/metrics")
-        assert header(response, "Content-Type").startswith("text/plain; version=0.0.4")
-        lines = response.body.decode().splitlines()
-        values = dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
-        assert values["actorstate_up"] == "1"
-        assert int(values["actorstate_commits_total"]) >= 2
-        assert values['actorstate_jobs{status="running"}'] == "1"
-        assert values['actorstate_jobs{health="dead"}'] == "0"
-        named = {line.split()[2] for line in lines if line.startswith("# TYPE")}
-        assert {name.split("{")[0] for name in values} <= named
-
-
-def test_a_writer_that_is_down_is_a_number_too(directory, client, writer):
-    with served(directory, timeout_s=0.5) as application:
-        writer.kill()
-        response = ask(application, "/metrics")
-        assert response.status == 200
-        assert b"\nactorstate_up 0\n" in response.body

@@ -1,8 +1,9 @@
 """Replies and facts: what the writer answers, publishes and stores."""
 
 from datetime import datetime
+from typing import Annotated
 
-from msgspec import Raw, Struct
+from msgspec import Meta, Raw, Struct
 
 from actorstate.core.messages.document import Document, Health, Intent, Progress, Status
 from actorstate.core.messages.requests import StoredRequest
@@ -100,10 +101,11 @@ def size_of(answer: Found | Listed | ItemsListed) -> int:
 
 
 class WriterState(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, tag=True):
-    """The writer about itself; times in seconds."""
+    """The writer about itself; times in seconds. `disk_full` until a commit succeeds again."""
 
     pid: int
     version: str
+    epoch: int
     uptime_s: float
     commits: int
     changes: int
@@ -115,7 +117,46 @@ class WriterState(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields
     undelivered: int
     sync_s: float
     beside: bool
+    disk_full: bool
     refusals: dict[str, int]
+
+
+Numbers = Annotated[dict[str, int], Meta(max_length=256)]
+"""By a name of ours (an error's code, a request, an event, a status), so there are never many."""
+
+
+class Histogram(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """How many values were at most each of `bounds`, and above the one before; the last count is of those above all."""
+
+    bounds: Annotated[tuple[float, ...], Meta(max_length=32)]
+    counts: Annotated[tuple[int, ...], Meta(max_length=33)]
+    sum: float
+
+
+class Metrics(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, tag=True):
+    """What the writer counted since its start, and what it finds just now. Times in seconds.
+
+    `events` are named as in its log. `jobs` are by status, `health` those with workers. `feed_lag_s` is the time from
+    the end of a commit to the news of it on the feed, which has `feed_topics` while somebody listens. `answered_again`
+    are requests that were applied before, and got the same answer again.
+    """
+
+    state: WriterState
+    started_at: datetime
+    requests: Numbers
+    events: Numbers
+    jobs: Numbers
+    health: Numbers
+    changes: Histogram
+    commit_s: Histogram
+    sync_s: Histogram
+    feed_lag_s: Histogram
+    feed_topics: int
+    most_waiting: int
+    answered_again: int
+    damaged: int
+    store_bytes: int
+    free_bytes: int
 
 
 class Refused(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, tag=True):
@@ -127,7 +168,7 @@ class Refused(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=Tru
     details: dict[str, str | int | float | bool | None] = {}
 
 
-Answer = Applied | Beaten | Found | NotModified | Listed | ItemsListed | HistoryPage | WriterState | Refused
+Answer = Applied | Beaten | Found | NotModified | Listed | ItemsListed | HistoryPage | WriterState | Metrics | Refused
 
 
 class Reply(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):

@@ -58,6 +58,10 @@ class Ask(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, t
     """The writer's own state, for `actorstate doctor`."""
 
 
+class ReadMetrics(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, tag=True):
+    """All that the writer has counted since its start, for `/metrics`."""
+
+
 Revision = Annotated[int, Meta(ge=1, le=2**53)]
 Time = Annotated[datetime, Meta(tz=True)]
 
@@ -273,7 +277,7 @@ class ThrottleJob(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields
     by: Annotated[str, Meta(max_length=128)] = ""
 
 
-ReadRequest = Get | ListJobs | ListItems | Ask
+ReadRequest = Get | ListJobs | ListItems | Ask | ReadMetrics
 PastRequest = GetAt | ReadHistory
 Recalling = PastRequest | RestoreJob
 StoredRequest = (

@@ -16,6 +16,7 @@ import bisect
 import contextlib
 import threading
 import time
+from collections import Counter
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -31,6 +32,7 @@ from actorstate.store.contract import (
     StoredChange,
     StoredItem,
     StoredJob,
+    counted,
     matches,
 )
 from actorstate.store.files import sync_folder
@@ -153,16 +155,16 @@ class JsonStore:
         past, revision = self._past(job)
         return max((found for found, made in past.changes.items() if made.at <= at and found <= revision), default=0)
 
-    def prune(self, epoch: int, job: str, keep: int, before: datetime) -> bool:
+    def prune(self, epoch: int, job: str, keep: int, before: datetime) -> int:
         """See Store. A past that is damaged is kept whole."""
         with self._typed(), self._lock, self._fence.held(wait_s=0.0):
             self._check(epoch)
             past, revision = self._past(job, with_newest=True)
             kept = past.after_stretch(revision - keep + 1, before)
             if kept is None:
-                return False
+                return 0
             replace_durably(self._places.past(job), past_lines(job, kept))
-        return True
+        return len(past.changes) - len(kept.changes)
 
     def list_jobs(self, query: JobQuery) -> list[str]:
         """See Store."""
@@ -177,6 +179,17 @@ class JsonStore:
                 if not entry.deleted and matches(entry.index, query):
                     found.append(job)
         return found
+
+    def count_jobs(self) -> tuple[Counter[str], Counter[str]]:
+        """See Store."""
+        with self._lock:
+            rows = [entry.index for entry in self._entries.values() if not entry.deleted]
+        return counted((row.status, row.health, 1) for row in rows)
+
+    def size_bytes(self) -> int:
+        """See Store. Each job's file as it was when it was written, and its second copy."""
+        with self._lock:
+            return 2 * sum(entry.seen[2] for entry in self._entries.values() if entry.seen)
 
     def find_items(self, job: str, keys: Sequence[str]) -> dict[str, bytes]:
         """See Store."""
@@ -250,7 +263,7 @@ class JsonStore:
         try:
             held = read_job(self._places, job, content)
         except ForeignEdit as error:
-            telemetry.event("store.foreign_edit", job=job, path=str(path), error=error.message)
+            telemetry.event("store.foreign_edit", job=job, path=str(path), error=error)
             revision, index = last_words(parsed(content))
             self._entries[job] = _Entry(index, revision, refused=error)
             return None
@@ -274,8 +287,8 @@ class JsonStore:
         try:
             self._take(recover_job(self._places, job, content_of(self._places.main(job)), error))
         except CorruptJob as damage:
-            telemetry.event("store.damage_found", job=job, what="file", error=damage.message)
             refused = CorruptJob(f"job {job!r}: {damage.message}; neither its second copy nor its past helps", job=job)
+            telemetry.event("store.damage_found", job=job, what="file", error=refused)
             self._entries[job] = _Entry(IndexRow("", "", ""), 0, refused=refused)
 
     def _bury_and_find_lost(self) -> None:

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from actorstate import telemetry
 from actorstate.core.messages.requests import JOB_ID_PATTERN
 from actorstate.errors import DiskFull, StoreError, StoreFailed
 from actorstate.store.files import make_private_folder, sync_folder
@@ -136,6 +137,7 @@ def keep_aside(path: Path, content: bytes, why: str = "corrupted") -> Path:
         moment += 1
         kept = path.with_name(f"{path.name}.{why}.{moment}")
     replace_durably(kept, content)
+    telemetry.event("store.quarantined", path=str(kept), of=path.name, why=why)
     return kept
 
 

@@ -52,6 +52,8 @@ def recover_job(places: Places, job: str, damaged: bytes | None, error: CorruptJ
     if found is None:
         raise error
     from_second = second_of(places, job)[0] is not None
+    if from_second:
+        telemetry.event("store.second_copy_used", job=job, path=str(places.second(job)))
     held = _put(places, found)
     message = RECOVERED if from_second else "Recovered job from its generations"
     telemetry.event("store.job_recovered", message=message, job=job, revision=held.revision, known=known, kept=kept)

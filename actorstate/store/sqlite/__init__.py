@@ -24,6 +24,7 @@ Automatic checkpoints are off, since SQLite swallows their errors and a failed f
 import contextlib
 import sqlite3
 import time
+from collections import Counter
 from collections.abc import Generator, Sequence
 from datetime import datetime, timedelta
 from hashlib import blake2b
@@ -38,7 +39,7 @@ from actorstate.store.sqlite import history
 from actorstate.store.sqlite.errors import typed, typed_errors
 from actorstate.store.sqlite.head import Head
 from actorstate.store.sqlite.items import delete_items, found_items, listed_items, rows_of, write_items
-from actorstate.store.sqlite.listing import list_row, listing, unlist_row
+from actorstate.store.sqlite.listing import count_jobs, list_row, listing, unlist_row
 from actorstate.store.sqlite.schema import check_owner, connect, prepare
 
 MICROSECOND = timedelta(microseconds=1)
@@ -169,24 +170,34 @@ class SqliteStore:
         with typed_errors(self._path, job), self._one_moment():
             return history.revision_at(self._reading, job, at)
 
-    def prune(self, epoch: int, job: str, keep: int, before: datetime) -> bool:
+    def prune(self, epoch: int, job: str, keep: int, before: datetime) -> int:
         """See Store. Not synced: it reaches the disk with the next commit, or is done again."""
         with typed_errors(self._path):
             beginning = history.next_beginning(self._reading, job, keep, before)
             if beginning is None:
-                return False
+                return 0
             self._writing.execute("PRAGMA synchronous = NORMAL")
             try:
-                self._forget(epoch, job, beginning)
+                forgotten = self._forget(epoch, job, beginning)
             finally:
                 self._writing.execute("PRAGMA synchronous = FULL")
         self._unmoved_bytes += PAGE_BYTES * PRUNED_PAGES
-        return True
+        return forgotten
 
     def list_jobs(self, query: JobQuery) -> list[str]:
         """See Store."""
         with typed_errors(self._path):
             return [job for (job,) in self._reading.execute(*listing(query))]
+
+    def count_jobs(self) -> tuple[Counter[str], Counter[str]]:
+        """See Store."""
+        with typed_errors(self._path):
+            return count_jobs(self._reading)
+
+    def size_bytes(self) -> int:
+        """See Store. The database and its log."""
+        log = self._path.with_name(self._path.name + "-wal")
+        return sum(path.stat().st_size for path in (self._path, log) if path.exists())
 
     def find_items(self, job: str, keys: Sequence[str]) -> dict[str, bytes]:
         """See Store."""
@@ -225,16 +236,17 @@ class SqliteStore:
         if isinstance(error, sqlite3.Error):
             raise typed(error, self._path) from error
 
-    def _forget(self, epoch: int, job: str, beginning: int) -> None:
+    def _forget(self, epoch: int, job: str, beginning: int) -> int:
         try:
             self._writing.execute("BEGIN IMMEDIATE")
             if self._writing.execute("SELECT epoch FROM writer").fetchone() != (epoch,):
                 raise EpochFenced(f"another writer has taken {self._path.parent} over from epoch {epoch}")
-            history.forget_before(self._writing, job, beginning)
+            forgotten = history.forget_before(self._writing, job, beginning)
             self._writing.execute("COMMIT")
         except BaseException as error:
             self._roll_back(error)
             raise
+        return forgotten
 
     def _write_rest(self, part: JobCommit) -> None:
         if part.index is not None:

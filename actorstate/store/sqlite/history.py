@@ -111,8 +111,9 @@ def next_beginning(reading: sqlite3.Connection, job: str, keep: int, before: dat
     return beginning if latest is not None and latest < microseconds(before) else None
 
 
-def forget_before(writing: sqlite3.Connection, job: str, beginning: int) -> None:
-    """Removes all before the keyframe `beginning`; within the caller's transaction."""
-    writing.execute("DELETE FROM changes WHERE job = ? AND revision < ?", (job, beginning))
+def forget_before(writing: sqlite3.Connection, job: str, beginning: int) -> int:
+    """Removes all before the keyframe `beginning`, so many changes; within the caller's transaction."""
+    forgotten = writing.execute("DELETE FROM changes WHERE job = ? AND revision < ?", (job, beginning)).rowcount
     writing.execute("DELETE FROM keyframes WHERE job = ? AND revision < ?", (job, beginning))
     writing.execute(_BEGINS, {"job": job, "revision": beginning})
+    return forgotten

@@ -11,13 +11,14 @@ export function badge(word, kind) {
 
 export function listView(page, filters, now) {
   const jobs = page ? page.jobs : null;
+  const damaged = page ? page.damaged : [];
   return [
     el("h1", { tabindex: -1 }, "Jobs"),
     el("div", { class: "filters", role: "group", "aria-label": "Which jobs" },
       ["", ...STATUSES].map((status) =>
         el("button", { type: "button", class: "filter", "data-filter": status, "data-key": `f-${status}`,
           "aria-pressed": String((filters.status || "") === status) }, status || "all"))),
-    jobs === null ? el("p", { class: "empty" }, "Loading…") : jobs.length ? table(jobs, now) : nothing(filters),
+    jobs === null ? el("p", { class: "empty" }, "Loading…") : jobs.length || damaged.length ? table(jobs, damaged, now) : nothing(filters),
     page && page.after ? el("button", { type: "button", class: "quiet", "data-more": page.after }, "Show more") : null,
   ];
 }
@@ -27,11 +28,20 @@ function nothing(filters) {
   return el("p", { class: "empty" }, what);
 }
 
-function table(jobs, now) {
+function table(jobs, damaged, now) {
   const head = ["Job", "Status", "Progress", "Rate", "Ends", "Changed"];
   return el("table", { class: "jobs" },
     el("thead", {}, el("tr", {}, head.map((name) => el("th", { scope: "col" }, name)))),
-    el("tbody", {}, jobs.map((job) => row(job, now))));
+    el("tbody", {}, damaged.map(lost), jobs.map((job) => row(job, now))));
+}
+
+// A job that cannot be read stands first: the others of the page can, and somebody has to look.
+function lost(job) {
+  return el("tr", { "data-key": `damaged-${job}`, class: "damaged" },
+    el("th", { scope: "row" }, job),
+    el("td", { "data-label": "Status" }, badge("damaged", "health")),
+    el("td", { "data-label": "Progress", colspan: 4 }, "What is stored of this job is damaged. It is kept as it is; an operator sees more with ",
+      el("code", {}, "actorstate verify")));
 }
 
 function row(job, now) {
