@@ -44,6 +44,7 @@ ActorStateError
     └── WriterRunning         the directory already has a writer
 """
 
+import shlex
 from typing import ClassVar
 
 type_by_code: dict[str, "type[ActorStateError]"] = {}
@@ -85,8 +86,11 @@ class ActorStateError(Exception):
 
 
 class _Blanks(dict[str, Detail]):
-    def __missing__(self, key: str) -> str:
-        return key.upper()
+    """What a hint names, as a shell takes it; what is not known stands for itself, in capitals."""
+
+    def __getitem__(self, key: str) -> Detail:
+        found = self.get(key, key.upper())
+        return shlex.quote(found) if isinstance(found, str) else found
 
 
 def from_wire(code: str, message: str, hint: str, details: dict[str, Detail]) -> ActorStateError:

@@ -12,7 +12,7 @@ from actorstate.cli.verify import verified
 from actorstate.errors import CorruptJob
 from actorstate.store.backup import copy_store, finish, partial
 from actorstate.store.choice import view_at
-from actorstate.store.location import Location, located
+from actorstate.store.location import Location, located, quoted
 
 
 def _add_backup(parser: argparse.ArgumentParser) -> None:
@@ -34,7 +34,7 @@ def _backup(options: argparse.Namespace) -> int:
         named = ", ".join(found.job for found in verdict.damaged[:10]) or "; ".join(verdict.general)
         raise CorruptJob(
             f"the copy is damaged, and so is {location}, most likely: {named}; it was left in {growing}",
-            hint=f"see what is damaged: actorstate verify {location}",
+            hint=f"see what is damaged: actorstate verify {quoted(location)}",
         )
     manifest = finish(growing, target, location, verdict.jobs)
     place = Location(location.kind, target)
@@ -43,7 +43,7 @@ def _backup(options: argparse.Namespace) -> int:
         return exits.FINE
     size = sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
     rows = [("kept", f"{verdict.jobs:,} jobs, {size:,} bytes, in {target}"), ("verified", "every job was read back")]
-    print(table([*rows, ("restore", f"copy it where it shall be, then: actorstate serve {place}")]))
+    print(table([*rows, ("restore", f"copy it where it shall be, then: actorstate serve {quoted(place)}")]))
     return exits.FINE
 
 

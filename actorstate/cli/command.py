@@ -12,7 +12,7 @@ from actorstate.client.sync import Client, connect
 from actorstate.config import ClientSettings
 from actorstate.endpoint import is_begun, lock_holder
 from actorstate.errors import WriterUnavailable
-from actorstate.store.location import located
+from actorstate.store.location import located, quoted
 
 TIMEOUT_S = 10.0
 USUAL_COLUMNS = 80
@@ -110,7 +110,7 @@ def has_writer(directory: str) -> bool:
         what = "are no jobs in" if path.is_dir() else "is no directory"
         raise WriterUnavailable(
             f"there {what} {path}",
-            hint=f"check the path; to begin a new one: actorstate serve {directory}",
+            hint=f"check the path; to begin a new one: actorstate serve {quoted(directory)}",
             directory=directory,
         )
     return lock_holder(path) is not None

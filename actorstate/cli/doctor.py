@@ -17,10 +17,12 @@ from actorstate.cli.command import Command, add_directory, add_timeout
 from actorstate.cli.examine import Finding, note, ok, owner, process_line, process_state, size, wrong
 from actorstate.cli.integrity import examine_database
 from actorstate.cli.views import span
+from actorstate.client.operations import asked
 from actorstate.client.start import is_switched_off
 from actorstate.client.sync import Client, connect
 from actorstate.config import VERSION, ClientSettings
-from actorstate.core.messages.replies import WriterState
+from actorstate.core.messages.replies import Metrics, WriterState
+from actorstate.core.messages.requests import ReadMetrics
 from actorstate.core.plain import as_plain
 from actorstate.endpoint import (
     boot_id,
@@ -33,7 +35,7 @@ from actorstate.endpoint import (
 )
 from actorstate.errors import ActorStateError, CorruptItem, CorruptJob, ForeignEdit, WriterUnavailable
 from actorstate.store.choice import kind_of, store_at
-from actorstate.store.location import Location, located
+from actorstate.store.location import Location, located, quoted
 
 ANSWER_S = 5.0
 """How long the writer may take to answer before it is called silent."""
@@ -56,7 +58,9 @@ def _doctor(options: argparse.Namespace) -> int:
     directory = located(options.directory).directory
     findings: list[Finding] = []
     for found in examine(directory, options.timeout or ANSWER_S):
-        finding = replace(found, next=found.next.replace(f"serve {directory}", f"serve {_place(directory)}"))
+        finding = replace(
+            found, next=found.next.replace(f"serve {quoted(directory)}", f"serve {quoted(_place(directory))}")
+        )
         findings.append(finding)
         if not options.json:
             print(finding.text(), flush=True)
@@ -103,7 +107,7 @@ def _told(name: str, directory: Path, examination: Callable[[], Iterator[Finding
     try:
         yield from examination()
     except PermissionError as error:
-        step = f"sudo -u {owner(directory)} actorstate doctor {directory}"
+        step = f"sudo -u {owner(directory)} actorstate doctor {quoted(directory)}"
         yield wrong(name, f"not allowed to read {error.filename or directory}", step)
     except OSError as error:
         yield wrong(name, f"{error.filename or directory}: {error.strerror or error}")
@@ -113,7 +117,7 @@ def _told(name: str, directory: Path, examination: Callable[[], Iterator[Finding
 
 def _directory(directory: Path) -> Iterator[Finding]:
     if not directory.exists():
-        yield wrong("directory", f"{directory} does not exist", f"actorstate serve {directory}")
+        yield wrong("directory", f"{directory} does not exist", f"actorstate serve {quoted(directory)}")
     elif not directory.is_dir():
         yield wrong("directory", f"{directory} is a file", "name the directory it lies in")
     else:
@@ -123,14 +127,14 @@ def _directory(directory: Path) -> Iterator[Finding]:
 def _permissions(directory: Path) -> Iterator[Finding]:
     found = directory.stat()
     if found.st_mode & stat.S_IWOTH and not found.st_mode & stat.S_ISVTX:
-        yield wrong("permissions", f"everybody may delete files in {directory}", f"chmod o-w {directory}")
+        yield wrong("permissions", f"everybody may delete files in {directory}", f"chmod o-w {quoted(directory)}")
     for path in (private_folder(directory), directory / "jobs.sqlite"):
         if path.exists() and path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-            yield wrong("permissions", f"{path} is open to others than {owner(path)}", f"chmod go-rwx {path}")
+            yield wrong("permissions", f"{path} is open to others than {owner(path)}", f"chmod go-rwx {quoted(path)}")
     if os.access(directory, os.W_OK):
         yield ok("permissions", f"{stat.S_IMODE(found.st_mode):04o}, owned by {owner(directory)}")
     else:
-        step = f"sudo -u {owner(directory)} actorstate doctor {directory}"
+        step = f"sudo -u {owner(directory)} actorstate doctor {quoted(directory)}"
         yield wrong("permissions", f"you may not write there; its owner is {owner(directory)}", step)
 
 
@@ -139,9 +143,9 @@ def _disk(directory: Path) -> Iterator[Finding]:
     free = disk.f_bavail * disk.f_frsize
     said = f"{size(free)} free of {size(disk.f_blocks * disk.f_frsize)}"
     if free < LITTLE_BYTES:
-        yield wrong("disk", f"{said}: changes are refused when it is full", f"du -xh {directory} | sort -h | tail")
+        yield wrong("disk", f"{said}: changes are refused when it is full", _space_step(directory))
     elif disk.f_files and disk.f_favail < LITTLE_INODES:
-        yield wrong("disk", f"only {disk.f_favail} more files fit (df -i)", f"df -i {directory}")
+        yield wrong("disk", f"only {disk.f_favail} more files fit (df -i)", f"df -i {quoted(directory)}")
     else:
         yield note("disk", said) if free < SOME_BYTES else ok("disk", said)
 
@@ -176,7 +180,7 @@ def _store(directory: Path) -> Iterator[Finding]:
     location = _place(directory)
     store_at(location)
     if kind_of(directory) is not None and not is_begun(location):
-        step = f"actorstate serve {directory}"
+        step = f"actorstate serve {quoted(directory)}"
         yield wrong("store", f"it has jobs, and no {private_folder(directory).name}: only `serve` opens it", step)
 
 
@@ -187,7 +191,7 @@ def _lock(directory: Path) -> Iterator[Finding]:
         return
     state = process_state(holder)
     if state == "T":
-        step = f"kill -CONT {holder}   # or replace it: actorstate serve {directory} --detach --take-over"
+        step = f"kill -CONT {holder}   # or replace it: actorstate serve {quoted(directory)} --detach --take-over"
         yield wrong("lock", f"process {holder} holds it and is stopped (by kill -STOP, Ctrl-Z or a debugger)", step)
     elif not state:
         yield note("lock", f"held by process {holder}, which is not to be seen from here (another container?)")
@@ -198,7 +202,7 @@ def _lock(directory: Path) -> Iterator[Finding]:
 def _unwritten(directory: Path) -> Finding:
     """Rest is no fault where the next client starts a writer; a writer that was killed, or must be there, is one."""
     if is_switched_off() or is_published(directory):
-        return wrong("lock", "no writer runs", f"actorstate serve {directory}")
+        return wrong("lock", "no writer runs", f"actorstate serve {quoted(directory)}")
     return note("lock", "no writer runs; the last one ended in good order, and the next client starts one")
 
 
@@ -211,39 +215,45 @@ def _writer(directory: Path, timeout_s: float) -> Iterator[Finding]:
         return
     endpoint = read_endpoint(directory)
     if endpoint.boot != boot_id():
-        yield wrong("writer", "its address is of another boot or container", f"actorstate serve {directory}")
+        yield wrong("writer", "its address is of another boot or container", f"actorstate serve {quoted(directory)}")
         return
     with connect(directory, autostart=False, settings=ClientSettings(timeout_s=timeout_s)) as client:
         try:
-            state = client.ask()
+            found = client.transport.result_of(asked(ReadMetrics(), Metrics))
         except WriterUnavailable as error:
-            step = f"read its log; if nothing there explains it: kill {holder}, then actorstate serve {directory}"
+            step = (
+                f"read its log; if nothing there explains it: kill {holder}, then actorstate serve {quoted(directory)}"
+            )
             yield wrong("writer", f"process {holder} does not answer within {timeout_s:g} s ({error.message})", step)
             return
-        yield _alive(state, endpoint.epoch)
-        yield from _concerns(state, directory)
+        yield _alive(found)
+        yield from _concerns(found.state, directory)
         try:
             yield from _jobs_in_need(client)
         except CorruptJob as error:
             yield wrong("damage", error.message, _verify_step(directory))
 
 
-def _alive(state: WriterState, epoch: int) -> Finding:
+def _alive(found: Metrics) -> Finding:
+    """In one line what matters first; all of the writer's numbers are its facts."""
+    state = found.state
     where = "beside" if state.beside else "in"
     said = (
-        f"process {state.pid}, release {state.version}, epoch {epoch}, up for {span(state.uptime_s)}, "
+        f"process {state.pid}, release {state.version}, epoch {state.epoch}, up for {span(state.uptime_s)}, "
         f"{state.commits:,} commits of {state.changes:,} changes, {state.reads:,} reads, "
         f"{state.sync_s * 1000:.2f} ms a sync ({where} the loop), {state.resident:,} jobs in memory, "
         f"{state.workers:,} workers, {state.waiting:,} waiting"
     )
-    facts = as_plain(state)
-    return ok("writer", said, {**facts, "epoch": epoch} if isinstance(facts, dict) else {})
+    plain = as_plain(found)
+    return ok("writer", said, {**plain, **plain["state"]} if isinstance(plain, dict) else {})
 
 
 def _concerns(state: WriterState, directory: Path) -> Iterator[Finding]:
     if state.version != VERSION:
-        step = f"kill {state.pid}; actorstate serve {directory}"
+        step = f"kill {state.pid}; actorstate serve {quoted(directory)}"
         yield wrong("release", f"the writer runs {state.version}, this is {VERSION}", step)
+    if state.disk_full:
+        yield wrong("disk", "changes are refused: it is full", _space_step(directory))
     if state.sync_s > SLOW_SYNC_S:
         yield note("disk", f"a sync takes {state.sync_s * 1000:.0f} ms: every durable change waits so long")
     refused = {code: f"{number:,} {code}" for code, number in sorted(state.refusals.items())}
@@ -254,8 +264,12 @@ def _concerns(state: WriterState, directory: Path) -> Iterator[Finding]:
         yield note("refusals", f"since its start: {', '.join(refused.values())}")
 
 
+def _space_step(directory: Path) -> str:
+    return f"du -xh {quoted(directory)} | sort -h | tail"
+
+
 def _verify_step(directory: Path) -> str:
-    return f"actorstate verify {_place(directory)}"
+    return f"actorstate verify {quoted(_place(directory))}"
 
 
 def _jobs_in_need(client: Client) -> Iterator[Finding]:

@@ -17,7 +17,7 @@ from actorstate.endpoint import lock_holder, private_folder
 from actorstate.errors import CorruptJob, StoreError
 from actorstate.store.choice import kind_of
 from actorstate.store.contract import JobQuery, Store
-from actorstate.store.location import Location
+from actorstate.store.location import Location, quoted
 from actorstate.store.sqlite import SqliteStore
 
 FILES = ("jobs.sqlite", "jobs.sqlite-wal", ".actorstate/head")
@@ -59,7 +59,7 @@ def _examined_files(location: Location) -> Iterator[Finding]:
         yield ok("files", f"{verdict.jobs:,} jobs read, every digest matches")
         return
     named = "; ".join(damaged[:DAMAGED_NAMED]) + ("; ..." if len(damaged) > DAMAGED_NAMED else "")
-    step = f"{_copy_step(location.directory)}; then: actorstate repair {location}"
+    step = f"{_copy_step(location.directory)}; then: actorstate repair {quoted(location)}"
     yield wrong("files", f"{len(damaged):,} damaged: {named}", step)
 
 
@@ -82,13 +82,13 @@ def _examined(folder: Path, directory: Path) -> Iterator[Finding]:
     if not damaged:
         yield ok("database", f"{took}, every digest matches")
         return
-    step = f"{_copy_step(directory)}; then: actorstate repair {directory}"
+    step = f"{_copy_step(directory)}; then: actorstate repair {quoted(directory)}"
     named = "; ".join(damaged[:DAMAGED_NAMED]) + ("; ..." if len(damaged) > DAMAGED_NAMED else "")
     yield wrong("database", f"{took}, {len(damaged):,} damaged: {named}", step)
 
 
 def _copy_step(directory: Path) -> str:
-    return f"cp -a {directory} {directory}.damaged   # before anything else"
+    return f"cp -a {quoted(directory)} {quoted(directory)}.damaged   # before anything else"
 
 
 def _read_all(store: Store) -> tuple[int, list[str]]:

@@ -18,6 +18,7 @@ from actorstate.cli.views import JOB_COLUMNS, job_columns, job_lines, span, watc
 from actorstate.client.sync import Client
 from actorstate.core.messages.document import Health, JobState, Status
 from actorstate.errors import CorruptJob, WriterUnavailable
+from actorstate.store.location import quoted
 
 TABLE_COLUMNS = 60
 """On a narrower terminal the table would have to cut ids; plain lines do not."""
@@ -50,7 +51,7 @@ def _jobs(options: argparse.Namespace) -> int:
         states = islice(_readable(client.jobs(**wanted, newest=options.newest), left_out), options.limit)
         if options.json:
             jobs = [job_json(state) for state in states]  # whole before the first byte: an error is then the only value
-            jobs += [error_json(error, f"actorstate verify {options.directory}") for error in left_out]
+            jobs += [error_json(error, f"actorstate verify {quoted(options.directory)}") for error in left_out]
             print("[" + ",\n".join(jobs) + "]")
             return exits.REFUSED if left_out else exits.FINE
         if can_draw(TABLE_COLUMNS):

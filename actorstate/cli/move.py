@@ -21,7 +21,7 @@ from actorstate.endpoint import highest_epoch, private_folder, write_epoch
 from actorstate.errors import BadRequest, CorruptJob, JobFinished, OtherStore
 from actorstate.store.choice import kind_of, mark_move, move_under_way, opened_store, view_at
 from actorstate.store.contract import Store
-from actorstate.store.location import Location, located
+from actorstate.store.location import Location, located, quoted
 from actorstate.store.move import move_job
 from actorstate.store.view import View
 
@@ -46,7 +46,7 @@ def _add_move(parser: argparse.ArgumentParser) -> None:
 
 def _move(options: argparse.Namespace) -> int:
     source, target = located(options.directory), located(options.target)
-    command = f"actorstate move {source} {target}"
+    command = f"actorstate move {quoted(source)} {quoted(target)}"
     if source.directory.resolve() == target.directory.resolve():
         raise BadRequest("both are the same directory", hint="move into an empty one beside it")
     view = view_at(source)
@@ -73,7 +73,7 @@ def _check_target(source: Location, target: Location) -> None:
     if found is not None or begun:
         raise OtherStore(
             f"{target.directory} holds {'a part of ' + begun if begun else 'jobs already'}; it was not touched",
-            hint=f"choose an empty directory: actorstate move {source} {target}.new",
+            hint=f"choose an empty directory: actorstate move {quoted(source)} {quoted(target)}.new",
             location=str(target),
         )
 
@@ -167,9 +167,10 @@ def _tell(options: argparse.Namespace, source: Location, target: Location, verdi
     ]
     print(table(rows))
     if verdict.failed:
-        print(f"to mend what failed: actorstate repair {source}; then again: actorstate move {source} {target}")
+        again = f"actorstate move {quoted(source)} {quoted(target)}"
+        print(f"to mend what failed: actorstate repair {quoted(source)}; then again: {again}")
     else:
-        print(f"to work on there: actorstate serve {target}")
+        print(f"to work on there: actorstate serve {quoted(target)}")
 
 
 COMMANDS = {"move": Command(_add_move, _move)}

@@ -17,6 +17,7 @@ from actorstate.cli.table import Table
 from actorstate.cli.views import JOB_COLUMNS, job_columns, span
 from actorstate.client.mirror import Mirror
 from actorstate.core.messages.document import JobState
+from actorstate.store.location import quoted
 
 EVERY_S = 1.0
 SILENT_S = 3.0
@@ -56,7 +57,7 @@ def _notice(mirror: Mirror, directory: str) -> str:
     if age_s > SILENT_S:
         return f"no writer answers for {span(age_s)}; this is the last known state"
     jobs = "1 job is" if left_out == 1 else f"{left_out:,} jobs are"
-    return f"{jobs} damaged, and left out for now; type: actorstate verify {directory}" if left_out else ""
+    return f"{jobs} damaged, and left out for now; type: actorstate verify {quoted(directory)}" if left_out else ""
 
 
 @contextmanager

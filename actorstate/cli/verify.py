@@ -13,7 +13,7 @@ from actorstate.core.plain import as_plain
 from actorstate.endpoint import lock_holder
 from actorstate.errors import ForeignEdit, StoreError
 from actorstate.store.choice import mender_at, view_at
-from actorstate.store.location import Location, located
+from actorstate.store.location import Location, located, quoted
 from actorstate.store.verify import Examined, examined
 from actorstate.store.view import View
 
@@ -43,7 +43,7 @@ def _verify(options: argparse.Namespace) -> int:
     else:
         _tell(verdict)
         if not verdict.ok:
-            print(f"to see what can be mended: actorstate repair {location} --dry-run")
+            print(f"to see what can be mended: actorstate repair {quoted(location)} --dry-run")
     return exits.FINE if verdict.ok else exits.NO
 
 
@@ -105,7 +105,7 @@ def _add_repair(parser: argparse.ArgumentParser) -> None:
 
 def _repair(options: argparse.Namespace) -> int:
     location = located(options.directory)
-    command = f"actorstate repair {location}" + (" --adopt" if options.adopt else "")
+    command = f"actorstate repair {quoted(location)}" + (" --adopt" if options.adopt else "")
     before = verified(location, quiet=True)
     done: list[dict[str, str]] = []
     if not before.ok and not options.dry_run:
@@ -128,7 +128,7 @@ def _mended(location: Location, before: _Verdict, *, adopt: bool, quiet: bool) -
             try:
                 told = mender.mend(found.job, adopt=adopt)
             except ForeignEdit as error:
-                told = f"left as it is: {error.message}; to take it: actorstate repair {location} --adopt"
+                told = f"left as it is: {error.message}; to take it: actorstate repair {quoted(location)} --adopt"
             done.append({"job": found.job, "done": told})
             step(found.job)
     return done
@@ -148,7 +148,7 @@ def _report(options: argparse.Namespace, location: Location, done: list[dict[str
     if after.ok:
         print("all is whole" if done else "nothing was damaged")
     elif not options.dry_run:
-        print(f"{len(after.damaged):,} jobs are still damaged: actorstate verify {location}")
+        print(f"{len(after.damaged):,} jobs are still damaged: actorstate verify {quoted(location)}")
 
 
 COMMANDS = {"verify": Command(add_directory, _verify), "repair": Command(_add_repair, _repair)}

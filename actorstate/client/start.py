@@ -24,7 +24,7 @@ from actorstate.config import ClientSettings
 from actorstate.endpoint import is_begun, lock_holder, private_folder
 from actorstate.errors import WriterRunning, WriterUnavailable
 from actorstate.store.files import make_private_folder
-from actorstate.store.location import Location
+from actorstate.store.location import Location, quoted
 
 SWITCH = "ACTORSTATE_AUTOSTART"
 """Set to 0, no, false or off in the environment it forbids every start: there a supervisor owns the writer."""
@@ -61,7 +61,7 @@ class Starter:
                 return
             self._check(may_begin=may_begin)
         except PermissionError as error:
-            hint = f"look who may: ls -ld {self._directory}"
+            hint = f"look who may: ls -ld {quoted(self._directory)}"
             raise self._unavailable(f"this user may not look at {error.filename}", hint) from error
         with self._lock:
             start = self._start
@@ -74,12 +74,12 @@ class Starter:
 
     def _check(self, *, may_begin: bool) -> None:
         if not may_begin and not is_begun(self._location):
-            hint = f"check the path; the first job begins it, or: actorstate serve {self._location}"
+            hint = f"check the path; the first job begins it, or: actorstate serve {quoted(self._location)}"
             raise self._unavailable("there are no jobs there yet", hint)
         folder = private_folder(self._directory)
         owner = folder.stat().st_uid if folder.is_dir() else os.geteuid()
         if owner != os.geteuid():
-            hint = f"start it as its owner: sudo -u {_user(owner)} actorstate serve {self._location}"
+            hint = f"start it as its owner: sudo -u {_user(owner)} actorstate serve {quoted(self._location)}"
             raise self._unavailable(f"it has no writer and belongs to {_user(owner)}", hint)
 
     def _command(self) -> list[str]:

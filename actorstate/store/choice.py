@@ -17,7 +17,7 @@ from actorstate.store.jsonfiles.fence import MARK, PRIVATE
 from actorstate.store.jsonfiles.mend import JsonMender
 from actorstate.store.jsonfiles.text import is_jobs, parsed
 from actorstate.store.jsonfiles.view import JsonView
-from actorstate.store.location import Kind, Location
+from actorstate.store.location import Kind, Location, quoted
 from actorstate.store.sqlite import SqliteStore
 from actorstate.store.sqlite.mend import SqliteMender
 from actorstate.store.sqlite.view import SqliteView
@@ -45,7 +45,7 @@ def store_at(location: Location) -> Store:
     if moving:
         raise OtherStore(
             f"{location} holds a part of {moving}: its move did not come to its end",
-            hint=f"go on with it: actorstate move {moving} {location}",
+            hint=f"go on with it: actorstate move {quoted(moving)} {quoted(location)}",
             location=moving,
         )
     return opened_store(location)

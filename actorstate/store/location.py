@@ -4,6 +4,7 @@ What comes after `json://` is the path as it stands: nothing in it is decoded. C
 alone, where the writer's address lies; which store it opens is in `choice.py`.
 """
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast
@@ -23,6 +24,11 @@ class Location:
 
     def __str__(self) -> str:
         return f"{JSON_SCHEME}{self.directory}" if self.kind == "json" else str(self.directory)
+
+
+def quoted(place: object) -> str:
+    """A path or location as a shell takes it: hints are there to be typed."""
+    return shlex.quote(str(place))
 
 
 def located(text: str | Path) -> Location:

@@ -20,6 +20,7 @@ from typing import Any, NoReturn, cast
 from actorstate.endpoint import Endpoint, private_folder
 from actorstate.errors import ActorStateError, WriterRunning, WriterUnavailable, from_wire
 from actorstate.store.files import make_private_folder
+from actorstate.store.location import quoted
 from actorstate.writer.log import write
 
 MAX_LOG_BYTES = 1024 * 1024
@@ -63,7 +64,7 @@ def detached(directory: Path, serve: Serve) -> Endpoint:
         raise from_wire(**said)
     raise WriterUnavailable(
         f"the writer of {directory} ended before it served: {_tail(log_path(directory), began_at)}",
-        hint=f"read all that it said: less {log_path(directory)}",
+        hint=f"read all that it said: less {quoted(log_path(directory))}",
         directory=str(directory),
     )
 

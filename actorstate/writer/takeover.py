@@ -7,6 +7,7 @@ from pathlib import Path
 
 from actorstate.endpoint import holds_lock, lock_holder, private_folder
 from actorstate.errors import WriterRunning
+from actorstate.store.location import quoted
 
 ENDS_WITHIN_S = 10.0
 """SIGKILL reaches a process that hangs in the kernel, or is frozen, only later: after this long it is an error."""
@@ -27,7 +28,7 @@ def end_holder(directory: Path) -> int | None:
     try:
         return pid if _ended(process, pid, private_folder(directory) / "lock") else None
     except PermissionError as error:
-        hint = f"as its owner or as root: actorstate serve {directory} --take-over"
+        hint = f"as its owner or as root: actorstate serve {quoted(directory)} --take-over"
         raise WriterRunning(f"process {pid}, the writer of {directory}, is not yours", hint=hint, pid=pid) from error
     finally:
         os.close(process)

@@ -486,7 +486,9 @@ def test_serve_serves_although_nobody_reads_its_first_line(tmp_path):
             assert client.ask().pid == process.pid
         process.send_signal(signal.SIGTERM)
         assert process.wait(DEADLINE_S) == 0
-        assert not process.stderr.read()
+        told = process.stderr.read()
+        assert "writer.ended reason=SIGTERM" in told
+        assert len(told.splitlines()) == 2, told
     finally:
         process.kill()
         process.communicate()

@@ -15,6 +15,7 @@ from pathlib import Path
 from actorstate.errors import EpochFenced, StoreFailed, StoreTooNew
 from actorstate.store.files import make_private_folder, write_durably
 from actorstate.store.jsonfiles.text import FORMAT
+from actorstate.store.location import quoted
 
 PRIVATE = ".actorstate"
 MARK = "store"
@@ -39,7 +40,7 @@ class Fence:
             mark = json.loads(path.read_bytes())
             made, epoch = int(mark["format"]), int(mark["epoch"])
         except (ValueError, KeyError, TypeError) as error:
-            hint = f"keep a copy of the directory; if nothing else is wrong: rm {path}"
+            hint = f"keep a copy of the directory; if nothing else is wrong: rm {quoted(path)}"
             raise StoreFailed(f"{path} is damaged ({error!r})", hint=hint) from error
         if made > FORMAT:
             raise StoreTooNew(f"{self._directory} has JSON files of format {made}, this release knows {FORMAT}")

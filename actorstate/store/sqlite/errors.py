@@ -6,6 +6,7 @@ from collections.abc import Generator
 from pathlib import Path
 
 from actorstate.errors import CorruptJob, DiskFull, StoreError, StoreFailed
+from actorstate.store.location import quoted
 
 _FULL_EXTENDED = frozenset({sqlite3.SQLITE_IOERR_SHMSIZE})
 
@@ -36,6 +37,6 @@ def typed(error: sqlite3.Error, path: Path) -> StoreError:
         hint = "keep a copy of the directory, then restore the newest backup of it"
         return StoreFailed(f"{path} is damaged ({error}); it was left as it is", hint=hint)
     if code & 0xFF in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
-        hint = f"see which, and end it if it is stopped: fuser -v {path}"
+        hint = f"see which, and end it if it is stopped: fuser -v {quoted(path)}"
         return StoreFailed(f"another process is in the middle of writing {path}", hint=hint)
     return StoreFailed(f"{path} cannot be written or read: {error}")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from actorstate.errors import StoreFailed
 from actorstate.store.files import write_durably
+from actorstate.store.location import quoted
 from actorstate.store.sqlite.schema import committed
 
 
@@ -28,13 +29,13 @@ class Head:
             head = json.loads(self._path.read_bytes())
             commits, chain = int(head["commits"]), bytes.fromhex(head["chain"])
         except (ValueError, KeyError, TypeError) as error:
-            hint = f"keep a copy of the directory; if nothing else is wrong: rm {self._path}"
+            hint = f"keep a copy of the directory; if nothing else is wrong: rm {quoted(self._path)}"
             raise StoreFailed(f"{self._path} is damaged ({error!r})", hint=hint) from error
         if commits > found or (commits == found and chain != kept):
             raise StoreFailed(
                 f"{database} is at commit {found}, but {commits} were acknowledged: "
                 "its log is damaged, or the file was replaced; nothing was changed",
-                hint=f"keep a copy of the directory; to go on without what is missing: rm {self._path}",
+                hint=f"keep a copy of the directory; to go on without what is missing: rm {quoted(self._path)}",
             )
 
     def note(self, commits: int, chain: bytes) -> None:
