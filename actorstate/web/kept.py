@@ -18,10 +18,13 @@ from actorstate.core.messages.requests import (
     Heartbeat,
     ListJobs,
     PastRequest,
+    ReadMetrics,
     ReadRequest,
 )
 
 Read = ReadRequest | PastRequest
+OfWriter = Ask | ReadMetrics
+"""What the writer tells of itself changes without a word on the feed: it is never kept."""
 LIST_EVERY_S = 0.25
 """A list is as old as this at most while jobs change: each of their changes would ask for it anew."""
 OTHERS_BYTES = 100_000
@@ -51,7 +54,9 @@ class Kept:
         answered, moment = self._answers.get(body), self._news.moment()
         if answered is None or not moment:
             return None
-        if isinstance(body, ListJobs | Ask):
+        if isinstance(body, OfWriter):
+            return None
+        if isinstance(body, ListJobs):
             recent = time.monotonic() - answered.asked_at < LIST_EVERY_S and answered.moment >= self._changed_here
             return answered.reply if recent or self._news.all_hold(answered.moment) else None
         return answered.reply if self._news.holds(answered.moment, body.job) else None
@@ -64,7 +69,7 @@ class Kept:
         """The answer to a question that was begun then. What is told of a state only if it is newer is not kept."""
         moment, asked_at = begun
         partial = isinstance(body, Get) and body.newer_than is not None
-        if not moment or partial or isinstance(body, Ask) or not isinstance(body, Read):
+        if not moment or partial or isinstance(body, OfWriter) or not isinstance(body, Read):
             return
         with self._lock:
             before = self._answers.pop(body, None)
