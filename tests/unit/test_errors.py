@@ -84,7 +84,7 @@ def test_a_missing_detail_is_an_empty_one() -> None:
 
 
 def test_a_brace_in_a_value_breaks_the_hint() -> None:
-    assert errors.Conflict("taken", job="{0}{x!r}").hint.endswith("get DIR {0}{x!r}")
+    assert errors.Conflict("taken", job="{0}{x!r}").hint.endswith("get DIR '{0}{x!r}'")
 
 
 def test_a_retry_is_offered_where_it_cannot_help() -> None:
