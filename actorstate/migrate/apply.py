@@ -37,14 +37,15 @@ from actorstate.migrate.folders import (
     remove_known,
     remove_tree,
     sha256_of,
+    sync_up,
     write_manifest,
 )
 from actorstate.migrate.journal import State, present_moment
 from actorstate.migrate.plan import Part, reverse
 from actorstate.migrate.sqlitefiles.content import contents_of, looked_at, problems_of
-from actorstate.migrate.sqlitefiles.hold import Held, like, remove_names, sync_file, was_removed
+from actorstate.migrate.sqlitefiles.hold import Held, held, like, remove_names, sync_file, was_removed
 from actorstate.migrate.sqlitefiles.registry import erase, record
-from actorstate.migrate.work import STEPS, Work, reached, set_aside, staged
+from actorstate.migrate.work import JOURNALED, STEPS, Work, reached, set_aside, staged
 from actorstate.store.files import sync_folder
 
 Step = Callable[[Work, Held | None], None]
@@ -54,7 +55,7 @@ def carry_out(work: Work, source: Held | None, first: str = STEPS[0]) -> None:
     """Does the steps from `first` on. What fails before `remove` is undone; raises what failed."""
     try:
         for step in STEPS[STEPS.index(first) :]:
-            work.enter(step)
+            work.enter(step, durably=step == first or step in JOURNALED)
             _DO[step](work, source)
             reached(f"{step}.ended")
     except Exception as error:
@@ -76,20 +77,25 @@ def undo_or_stop(work: Work, reason: str) -> None:
 
 def undo(work: Work, reason: str) -> None:
     """Brings all back to where it was; backups stay. Raises NeedsAttention when what is there is not what we made."""
+    # First of all: it may be the new database under another name, which is overwritten when it goes.
+    work.stage.unlink(missing_ok=True)
     if work.journal.step in STEPS[STEPS.index("switch") :]:
         _undo_switch(work)
-    work.stage.unlink(missing_ok=True)
     for _, _, new in work.folders():
         remove_tree(staged(new))
     reached("undo.stage_gone")
     clear_unfinished(work.backup_place)
     work.clear_unwritten()
     _remove_created(work, work.new.parent)
+    sync_up(work.new.parent, work.folder)
     back = work.journal.state == "rolling_back"
     plan = reverse(work.journal.plan) if back else work.journal.plan
     main = work.journal.origin if back else work.journal.backup
     state: State = "done" if back else "undone"
-    work.save(replace(work.journal, state=state, step="", plan=plan, backup=main, from_backup="", reason=reason))
+    ours = tuple(dict.fromkeys((*work.journal.backups, *work.backups_there())))
+    work.save(
+        replace(work.journal, state=state, step="", plan=plan, backup=main, backups=ours, from_backup="", reason=reason)
+    )
     reached("undone.written")
 
 
@@ -112,16 +118,13 @@ def _backup(work: Work, source: Held | None) -> None:
         _backup_is_given(work, source)
         return
     held = _there(source)
-    if problems := held.problems():
-        raise UserRefused(f"{held.path} is damaged: {'; '.join(problems)}", path=str(held.path))
     contents = held.contents()
-    work.save(replace(work.journal, contents=contents))
+    work.remember(replace(work.journal, contents=contents))
     made = made_backup(held, contents, work.backup_place, partial(work.options.tell, work.user))
     _keep(work, made, as_main=True)
     if work.options.backup_images:
         for _, old, _ in work.folders():
-            place = work.backup_place.with_name(old.name + work.backup_place.name.removeprefix(work.old.name))
-            _keep(work, made_folder_backup(old, place), as_main=False)
+            _keep(work, made_folder_backup(old, work.folder_backup_place(old)), as_main=False)
 
 
 def _backup_is_given(work: Work, source: Held | None) -> None:
@@ -139,7 +142,7 @@ def _backup_is_given(work: Work, source: Held | None) -> None:
         else:
             kept = made_backup(source, source.contents(), work.backup_place, work.options.quiet)
         _keep(work, kept, as_main=False)
-    work.save(replace(work.journal, contents=told.contents, backup=work.journal.from_backup))
+    work.remember(replace(work.journal, contents=told.contents, backup=work.journal.from_backup))
 
 
 def _is_damaged(source: Held) -> bool:
@@ -152,14 +155,15 @@ def _is_damaged(source: Held) -> bool:
 def _keep(work: Work, made: Path, *, as_main: bool) -> None:
     name = str(made.relative_to(work.folder))
     backups = tuple(dict.fromkeys((*work.journal.backups, name)))
-    work.save(replace(work.journal, backups=backups, backup=name if as_main else work.journal.backup))
+    work.remember(replace(work.journal, backups=backups, backup=name if as_main else work.journal.backup))
 
 
 def _verify_backup(work: Work, _source: Held | None) -> None:
     told = description_of_backup(work.folder / work.journal.backup)
     if told is None or told.contents != work.contents:
         raise VerificationFailed(f"the backup {work.journal.backup} does not say what {work.old} says")
-    work.save(replace(work.journal, stage_sha256=told.sha256))
+    work.remember(replace(work.journal, stage_sha256=told.sha256))
+    sync_up(work.backup_place.parent, work.folder)
 
 
 def _stage(work: Work, _source: Held | None) -> None:
@@ -181,7 +185,6 @@ def _copied(backup_file: Path, stage: Path, original: Path) -> None:
         raise
     like(stage, original)
     sync_file(stage)
-    sync_folder(stage.parent)
 
 
 def _verify_stage(work: Work, _source: Held | None) -> None:
@@ -194,24 +197,26 @@ def _verify_stage(work: Work, _source: Held | None) -> None:
 
 def _switch(work: Work, _source: Held | None) -> None:
     if work.stage.exists():
-        _placed(work.stage, work.new)
+        _placed(work.stage, work.new, work.options.lock_wait_s)
     reached("switch.database_placed")
     for part, old, new in work.folders():
         _switch_folder(work, part, old, new)
         reached("switch.folder_placed")
 
 
-def _placed(stage: Path, new: Path) -> None:
-    """Gives the staged file its name, without ever taking the place of another file."""
+def _placed(stage: Path, new: Path, wait_s: float) -> None:
+    """Gives the staged file its name; never in the place of another that has content, or that somebody has open."""
     if not (new.exists() and new.samefile(stage)):
         try:
             os.link(stage, new)
         except FileExistsError:
-            raise VerificationFailed(f"{new} has appeared meanwhile; it was not touched") from None
+            if new.stat().st_size:
+                raise VerificationFailed(f"{new} has appeared meanwhile; it was not touched") from None
+            with held(new, wait_s):
+                stage.replace(new)
         except OSError:  # a file system without hard links
             stage.rename(new)
     stage.unlink(missing_ok=True)
-    sync_folder(new.parent)
 
 
 def _switch_folder(work: Work, part: Part, old: Path, new: Path) -> None:
@@ -223,8 +228,6 @@ def _switch_folder(work: Work, part: Part, old: Path, new: Path) -> None:
         return
     make_folder(new.parent, work.folder)
     source.rename(new)
-    sync_folder(source.parent)
-    sync_folder(new.parent)
 
 
 def _register(work: Work, _source: Held | None) -> None:
@@ -257,6 +260,14 @@ def _verify(work: Work, _source: Held | None) -> None:
                 work.notes.append(f"{part.new} has changed since: {problem}")
             else:
                 raise VerificationFailed(f"{new} is not complete: {problem}")
+    _sync_places(work, work.new, *(new for _, _, new in work.folders()))
+    _sync_places(work, work.old, *(old for _, old, _ in work.folders()))
+
+
+def _sync_places(work: Work, *places: Path) -> None:
+    """Makes the names at these places durable, and the folders above them; the user's own is the journal's to sync."""
+    for folder in {place.parent for place in places}:
+        sync_up(folder, work.folder)
 
 
 def _verify_used(work: Work) -> None:
@@ -278,6 +289,7 @@ def _remove(work: Work, source: Held | None) -> None:
     for part, old, new in work.folders():
         work.notes += [f"{name} stays: {new} has another file of this name" for name in _remove_folder(work, part, old)]
         reached("remove.folder_gone")
+    _sync_places(work, work.old, *(old for _, old, _ in work.folders()))
 
 
 def _remove_folder(work: Work, part: Part, old: Path) -> list[str]:
@@ -285,7 +297,6 @@ def _remove_folder(work: Work, part: Part, old: Path) -> list[str]:
     aside = set_aside(old)
     if part.crosses and old.is_dir() and not aside.exists():
         old.rename(aside)  # who adds a file now is told that the folder is gone
-        sync_folder(old.parent)
         reached("remove.folder_aside")
     left = [f"{aside}/{name}" for name in remove_known(aside, _manifest(work, part), new)] if aside.is_dir() else []
     return left + [f"{old}/{name}" for name in merge(old, new)]
@@ -307,21 +318,26 @@ def _finish(work: Work) -> None:
 
 
 def _undo_switch(work: Work) -> None:
-    if work.new.exists() and not (work.stage.exists() and work.new.samefile(work.stage)):
-        with looked_at(work.new) as connection:
-            told = work.contents.differences(contents_of(connection))
-        if told:
-            raise NeedsAttention(f"{work.new} has been written to since: {told}")
     if not work.old.exists():
         raise NeedsAttention(f"{work.old} is gone")
+    if not (work.new.exists() and work.new.stat().st_size):
+        _undo_beside(work)
+        return
+    with held(work.new, work.options.lock_wait_s) as new:  # an app may have it open already
+        if told := work.contents.differences(new.contents()):
+            raise NeedsAttention(f"{work.new} has been written to since: {told}")
+        _undo_beside(work)
+        new.remove()
+    reached("undo.database_gone")
+
+
+def _undo_beside(work: Work) -> None:
     for _, old, new in work.folders():
         _undo_folder(old, new)
         reached("undo.folder_back")
     entry = work.journal.plan.record
     if entry is not None and entry.new:
         _unregister(work)
-    remove_names(work.new)
-    reached("undo.database_gone")
 
 
 def _undo_folder(old: Path, new: Path) -> None:

@@ -16,10 +16,18 @@ from pathlib import Path
 
 from actorstate import telemetry
 from actorstate.errors import UserRefused, VerificationFailed
-from actorstate.migrate.folders import Manifest, copy_all, make_folder, remove_tree, sha256_of, write_manifest
+from actorstate.migrate.folders import (
+    Manifest,
+    copy_all,
+    make_folder,
+    read_manifest,
+    remove_tree,
+    sha256_of,
+    write_manifest,
+)
 from actorstate.migrate.sqlitefiles.content import Contents, contents_of, problems_of, unchanged
 from actorstate.migrate.sqlitefiles.hold import Held
-from actorstate.store.files import sync_folder, write_durably
+from actorstate.store.files import sync_folder, write_whole
 
 MAX_NUMBER = 99
 """Backups of one database; above it the user is refused until old ones are pruned."""
@@ -68,6 +76,14 @@ def problem_of_backup(backup: Path) -> str:
     return _judged(backup, told.contents)
 
 
+def ours_at(place: Path) -> Iterator[Path]:
+    """Backups under the names of this place that have a manifest of ours."""
+    for name in backup_names(place):
+        described = read_manifest(_manifest(name)) if name.is_dir() else description_of_backup(name)
+        if described is not None and os.path.lexists(name):
+            yield name
+
+
 def made_backup(source: Held, contents: Contents, place: Path, tell: Callable[[int, int], None]) -> Path:
     """A verified backup of the held database: one of ours that says the same, or a new one under the next free name."""
     for name in backup_names(place):
@@ -88,7 +104,6 @@ def made_folder_backup(folder: Path, place: Path) -> Path:
     manifest: Manifest = copy_all(folder, unfinished)
     write_manifest(_manifest(backup), manifest)
     unfinished.rename(backup)
-    sync_folder(backup.parent)
     return backup
 
 
@@ -119,13 +134,14 @@ def _made(source: Held, contents: Contents, backup: Path, tell: Callable[[int, i
     source.copy_to(unfinished, tell)
     telemetry.event("migrate.reached", point="backup.copied")
     if problem := _judged(unfinished, contents):
+        if damage := source.problems():
+            raise UserRefused(f"{source.path} is damaged: {'; '.join(damage)}", path=str(source.path))
         raise VerificationFailed(f"the backup {unfinished} is not what {source.path} is: {problem}")
     size, digest = unfinished.stat().st_size, sha256_of(unfinished)
     told = Description(time.time(), source.path.name, size, digest, contents)
-    write_durably(_manifest(backup), json.dumps({"actorstate": 1, **asdict(told)}).encode() + b"\n")
+    write_whole(_manifest(backup), json.dumps({"actorstate": 1, **asdict(told)}).encode() + b"\n")
     telemetry.event("migrate.reached", point="backup.described")
     unfinished.rename(backup)
-    sync_folder(backup.parent)
     return backup
 
 

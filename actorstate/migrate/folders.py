@@ -14,7 +14,7 @@ from typing import cast
 
 from actorstate.errors import UserRefused, VerificationFailed
 from actorstate.migrate.sqlitefiles.hold import like, sync_file
-from actorstate.store.files import sync_folder, write_durably
+from actorstate.store.files import sync_folder, write_whole
 
 CHUNK = 1024 * 1024
 MAX_NAMED = 5
@@ -57,9 +57,9 @@ def walked(folder: Path) -> Iterator[Path]:
 
 
 def write_manifest(path: Path, manifest: Manifest) -> None:
-    """Keeps it in a file of its own, durably."""
+    """Keeps it in a file of its own, whole; its name is durable once its folder is synced."""
     plain = {name: [one.bytes, one.sha256, one.link] for name, one in manifest.items()}
-    write_durably(path, json.dumps({"actorstate": 1, "files": plain}).encode() + b"\n")
+    write_whole(path, json.dumps({"actorstate": 1, "files": plain}).encode() + b"\n")
 
 
 def read_manifest(path: Path) -> Manifest | None:
@@ -79,7 +79,7 @@ def missing(wanted: Manifest, there: Manifest) -> str:
 
 
 def make_folder(folder: Path, pattern: Path) -> None:
-    """Makes the folder with its parents, each durable, with the mode and owner of `pattern`."""
+    """Makes the folder with its parents, with the mode and owner of `pattern`; durable by `sync_up`."""
     if folder.is_dir():
         return
     make_folder(folder.parent, pattern)
@@ -88,7 +88,14 @@ def make_folder(folder: Path, pattern: Path) -> None:
     folder.chmod(stat.st_mode & 0o7777)
     if os.geteuid() == 0:
         os.chown(folder, stat.st_uid, stat.st_gid)
-    sync_folder(folder.parent)
+
+
+def sync_up(folder: Path, top: Path) -> None:
+    """Makes the names in the folder, and in those above it below `top`, durable; those in `top` are its caller's."""
+    while folder != top and folder.is_relative_to(top):
+        if folder.is_dir():
+            sync_folder(folder)
+        folder = folder.parent
 
 
 def copy_all(source: Path, copy: Path) -> Manifest:
@@ -107,12 +114,14 @@ def copy_all(source: Path, copy: Path) -> Manifest:
             (copy / name).unlink()
         before, wanted = wanted, manifest_of(source)
         if before == wanted and not missing(wanted, manifest_of(copy)):
+            for folder in {copy, *(one for name in wanted for one in (copy / name).parents if copy in one.parents)}:
+                sync_folder(folder)
             return wanted
     raise VerificationFailed(f"{source} could not be copied faithfully: {missing(wanted, manifest_of(copy))}")
 
 
 def copy_file(source: Path, copy: Path, root: Path) -> None:
-    """One file or symbolic link, with its mode, times and owner, durable under its name."""
+    """One file or symbolic link, with its mode, times and owner; its content is durable."""
     make_folder(copy.parent, root)
     if source.is_symlink():
         copy.unlink(missing_ok=True)
@@ -121,7 +130,6 @@ def copy_file(source: Path, copy: Path, root: Path) -> None:
         shutil.copyfile(source, copy)
         like(copy, source)
         sync_file(copy)
-    sync_folder(copy.parent)
 
 
 def merge(source: Path, target: Path) -> list[str]:
@@ -154,7 +162,6 @@ def remove_tree(folder: Path) -> None:
     """Removes a folder of our own with everything below it; none is fine."""
     if folder.is_dir():
         shutil.rmtree(folder)
-        sync_folder(folder.parent)
 
 
 def remove_empty(folder: Path) -> None:
@@ -165,7 +172,6 @@ def remove_empty(folder: Path) -> None:
         remove_empty(below)
     if not os.path.ismount(folder) and not os.listdir(folder):  # noqa: PTH208 - an iterator would have to be closed
         folder.rmdir()
-        sync_folder(folder.parent)
 
 
 def _merged(path: Path, target: Path, root: Path) -> bool:
@@ -179,6 +185,7 @@ def _merged(path: Path, target: Path, root: Path) -> bool:
         return True
     else:
         copy_file(path, target, root)
+        sync_folder(target.parent)
         if _entry(path) != _entry(target):
             raise VerificationFailed(f"{target} is no faithful copy of {path}, which was kept")
     path.unlink()

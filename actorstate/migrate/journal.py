@@ -1,14 +1,14 @@
 """`{user}/.actorstate-migration.json`: with the file system itself, the truth about one user's migration.
 
-It is replaced as a whole (temporary file, fsync, rename, fsync of the folder) before and after each step,
-and holds the plan that is carried out, so that a later run needs neither the layout nor a writer to go on.
+It is replaced as a whole (temporary file, fsync, rename, fsync of the folder) and holds the plan that is carried
+out, so that a later run needs neither the layout nor a writer to go on. When, and why no more often: `work.py`.
 
     state: migrating | rolling_back | done | rolled_back | undone | needs_attention
 """
 
 import json
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Literal, cast
 
@@ -85,8 +85,8 @@ def read_journal(folder: Path) -> Journal | None:
 
 def write_journal(folder: Path, journal: Journal) -> None:
     """Makes it the user's journal, durably. Raises OSError; the old one stands then."""
-    content = {"actorstate": SCHEMA, **asdict(journal)}
-    write_durably(folder / JOURNAL_NAME, json.dumps(content).encode() + b"\n")
+    content = {"actorstate": SCHEMA, **_plain(journal)}
+    write_durably(folder / JOURNAL_NAME, json.dumps(content, default=_plain).encode() + b"\n")
 
 
 def noted(journal: Journal, event: str) -> Journal:
@@ -94,31 +94,38 @@ def noted(journal: Journal, event: str) -> Journal:
     return replace(journal, history=(*journal.history, (event, round(time.time(), 3)))[-MAX_HISTORY:])
 
 
+def _plain(value: object) -> dict[str, object]:
+    """A dataclass for json, without the deep copy of `asdict`."""
+    if not is_dataclass(value):
+        raise TypeError(f"{value!r} has no place in a journal")
+    return {one.name: getattr(value, one.name) for one in fields(value)}
+
+
 def _understood(raw: dict[str, object]) -> Journal:
     if raw.pop("actorstate") != SCHEMA:
         raise ValueError("it is of another release")
-    fields: dict[str, object] = dict(raw)
-    fields["plan"] = plan_from(_mapping(raw["plan"]))
+    told: dict[str, object] = dict(raw)
+    told["plan"] = plan_from(_mapping(raw["plan"]))
     contents, ended = raw["contents"], raw["ended"]
-    fields["contents"] = None if contents is None else Contents.from_plain(_mapping(contents))
-    fields["ended"] = None if ended is None else Moment(**_mapping(ended))  # type: ignore[arg-type]  # our own file
-    fields["backups"] = tuple(_sequence(raw["backups"]))
+    told["contents"] = None if contents is None else Contents.from_plain(_mapping(contents))
+    told["ended"] = None if ended is None else Moment(**_mapping(ended))  # type: ignore[arg-type]  # our own file
+    told["backups"] = tuple(_sequence(raw["backups"]))
     for name in ("copies", "history"):
-        fields[name] = tuple(tuple(_sequence(one)) for one in _sequence(raw[name]))
-    return Journal(**fields)  # type: ignore[arg-type]  # our own file
+        told[name] = tuple(tuple(_sequence(one)) for one in _sequence(raw[name]))
+    return Journal(**told)  # type: ignore[arg-type]  # our own file
 
 
 def plan_from(raw: dict[str, object]) -> UserPlan:
     """The plan that `dataclasses.asdict` made these values of."""
     database, record = raw["database"], raw["record"]
-    fields = dict(raw)
-    fields["database"] = None if database is None else Part(**_mapping(database))  # type: ignore[arg-type]  # ours
-    fields["folders"] = tuple(Part(**_mapping(one)) for one in _sequence(raw["folders"]))  # type: ignore[arg-type]  # ours
-    fields["needs"] = tuple(tuple(_sequence(one)) for one in _sequence(raw["needs"]))
+    told = dict(raw)
+    told["database"] = None if database is None else Part(**_mapping(database))  # type: ignore[arg-type]  # ours
+    told["folders"] = tuple(Part(**_mapping(one)) for one in _sequence(raw["folders"]))  # type: ignore[arg-type]  # ours
+    told["needs"] = tuple(tuple(_sequence(one)) for one in _sequence(raw["needs"]))
     if record is not None:
         row = _mapping(record)
-        fields["record"] = Record(**{**row, "registry": Registry(**_mapping(row["registry"]))})  # type: ignore[arg-type]  # ours
-    return UserPlan(**fields)  # type: ignore[arg-type]  # our own file
+        told["record"] = Record(**{**row, "registry": Registry(**_mapping(row["registry"]))})  # type: ignore[arg-type]  # ours
+    return UserPlan(**told)  # type: ignore[arg-type]  # our own file
 
 
 def _mapping(value: object) -> dict[str, object]:

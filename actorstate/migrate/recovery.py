@@ -60,7 +60,7 @@ def _next(work: Work) -> str:
 
 
 def _contents(database: Path) -> Contents | None:
-    if not database.exists():
+    if not (database.exists() and database.stat().st_size):
         return None
     with looked_at(database) as connection:
         return contents_of(connection)

@@ -1,4 +1,21 @@
-"""One user's migration while it is under way: his folder, his journal, and the places that belong to it."""
+"""One user's migration while it is under way: his folder, his journal, and the places that belong to it.
+
+What is synced, and what for; a sync that is not in this list protects nothing:
+
+    journal before the first step   what a kill leaves is known to be ours, and undone
+    backup, its manifest            it is the way back, and counts only with both
+    staged files, their manifests   the content that will take the original's place
+    new folders, from below         the names of what was switched, before the old ones can go
+    journal before `switch`         from here on both places are judged, with what the source said
+    row (registry.py)               it is there before the old database is gone
+    journal before `remove`         all of the above is durable and verified: only forward from here
+    a log that has rows             gone before its database, or its rows would count as left behind
+    old folders                     what was removed stays so, once the journal says that it is over
+    journal at the end              the grace of the backups counts from here
+
+The journal's write makes all names in the user's own folder durable too. The steps between two writes need none of
+their own: up to `switch` everything is undone from the plan alone, and `switch` to `verify` are done once more.
+"""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -6,12 +23,15 @@ from pathlib import Path
 
 from actorstate import telemetry
 from actorstate.errors import NeedsAttention
+from actorstate.migrate.backup import ours_at
 from actorstate.migrate.journal import Journal, noted, write_journal
 from actorstate.migrate.plan import Part
 from actorstate.migrate.sqlitefiles.content import Contents
 
 STEPS = ("backup", "verify_backup", "stage", "verify_stage", "switch", "register", "verify", "remove")
 """What is done for a user, in order; before `switch` nothing of his has changed its place."""
+JOURNALED = frozenset({"backup", "switch", "remove"})
+"""Those that the journal on the disk tells of before they begin."""
 
 Tell = Callable[[str, int, int], None]
 """Hears (user, bytes copied, bytes in all)."""
@@ -38,7 +58,7 @@ class Options:
 
 @dataclass(slots=True)
 class Work:
-    """One user's migration. `journal` is what is on the disk."""
+    """One user's migration. `journal` is what is on the disk, or will be with the next step that is written down."""
 
     data: Path
     journal: Journal
@@ -92,6 +112,10 @@ class Work:
         parent = self.folder / plan.backups if plan.backups else beside.parent
         return parent / f"{self.old.name}.pre-{'rollback' if back else 'migration'}-backup"
 
+    def folder_backup_place(self, old: Path) -> Path:
+        """The same for a backup of one of the folders."""
+        return self.backup_place.with_name(old.name + self.backup_place.name.removeprefix(self.old.name))
+
     def folders(self) -> Iterator[tuple[Part, Path, Path]]:
         """Each folder that moves: its part of the plan, the old place and the new one."""
         for part in self.journal.plan.folders:
@@ -102,23 +126,35 @@ class Work:
         at = self.journal.plan.folders.index(part)
         return self.folder / f".actorstate-migration.{at}.files.json"
 
+    def backups_there(self) -> Iterator[str]:
+        """Backups of this move that are ours, by their manifests: also one whose run was killed before it was noted."""
+        for place in (self.backup_place, *(self.folder_backup_place(old) for _, old, _ in self.folders())):
+            yield from (str(one.relative_to(self.folder)) for one in ours_at(place))
+
     def clear_unwritten(self) -> None:
         """Removes what is left of small files that were never whole: their process was killed, or the disk full."""
         for place, name in ((self.folder, ".actorstate-migration"), (self.backup_place.parent, self.backup_place.name)):
             for left in place.glob(f".{name}*.tmp"):
                 left.unlink(missing_ok=True)
 
-    def enter(self, step: str) -> None:
-        """The last step has ended and this one begins; durable on return."""
-        self.save(replace(self.journal, step=step))
+    def enter(self, step: str, *, durably: bool) -> None:
+        """The last step has ended and this one begins; if `durably`, the disk knows on return."""
+        (self.save if durably else self.remember)(replace(self.journal, step=step))
         reached(f"{step}.begun")
 
     def save(self, changed: Journal) -> None:
         """Writes the journal, which is then as given; the old one stands when that fails."""
-        if (changed.state, changed.step) != (self.journal.state, self.journal.step):
-            changed = noted(changed, f"{changed.state} {changed.step}".strip())
+        changed = self._noted(changed)
         write_journal(self.folder, changed)
         self.journal = changed
+
+    def remember(self, changed: Journal) -> None:
+        """What the next `save` will write."""
+        self.journal = self._noted(changed)
+
+    def _noted(self, changed: Journal) -> Journal:
+        same = (changed.state, changed.step) == (self.journal.state, self.journal.step)
+        return changed if same else noted(changed, f"{changed.state} {changed.step}".strip())
 
 
 def staged(place: Path) -> Path:

@@ -6,6 +6,12 @@ from pathlib import Path
 
 def write_durably(path: Path, content: bytes, mode: int = 0o600) -> None:
     """Replaces `path` by `content`: temporary file, fsync, rename, fsync of the folder. Raises OSError."""
+    write_whole(path, content, mode)
+    sync_folder(path.parent)
+
+
+def write_whole(path: Path, content: bytes, mode: int = 0o600) -> None:
+    """The same without the folder's fsync: whole or as before, and the new one for sure once the folder is synced."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
     with os.fdopen(descriptor, "wb") as file:
@@ -13,7 +19,6 @@ def write_durably(path: Path, content: bytes, mode: int = 0o600) -> None:
         file.flush()
         os.fsync(descriptor)
     temporary.replace(path)
-    sync_folder(path.parent)
 
 
 def sync_folder(folder: Path) -> None:

@@ -64,10 +64,12 @@ class Held:
         sync_file(copy)
 
     def remove(self) -> None:
-        """Takes the file away with its logs; whoever waits for it is told that it is no database any more."""
+        """Takes the file away with its logs; whoever waits for it is told that it is no database any more.
+
+        That is for those who live: nothing here is synced. After a power cut the file is as it was, or marked, or gone.
+        """
         self._overwritten = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
         os.pwrite(self._overwritten, REMOVED, 0)
-        os.fsync(self._overwritten)
         telemetry.event("migrate.reached", point="remove.overwritten")
         remove_names(self.path)
 
@@ -95,13 +97,15 @@ def was_removed(path: Path) -> bool:
 
 
 def remove_names(path: Path) -> None:
-    """The logs first: a log without its database would be taken for rows that were left behind."""
-    for suffix in ("-wal", "-shm", "-journal"):
-        path.with_name(path.name + suffix).unlink(missing_ok=True)
-    sync_folder(path.parent)
+    """The logs first: one with rows, without its database, would be taken for rows that were left behind."""
+    logs = [log for suffix in ("-wal", "-journal", "-shm") if (log := path.with_name(path.name + suffix)).exists()]
+    had_rows = any(log.stat().st_size for log in logs)
+    for log in logs:
+        log.unlink(missing_ok=True)
+    if had_rows:
+        sync_folder(path.parent)
     telemetry.event("migrate.reached", point="remove.logs_gone")
     path.unlink(missing_ok=True)
-    sync_folder(path.parent)
 
 
 def like(copy: Path, original: Path) -> None:
