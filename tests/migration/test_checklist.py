@@ -15,7 +15,6 @@ from tests.support.migration import (
     OLD,
     Case,
     Disks,
-    disks,
     failing_at,
     make_database,
     make_images,
@@ -28,8 +27,6 @@ from tests.support.migration import (
     tree,
     typed,
 )
-
-__all__ = ["disks"]
 
 MIB = 1024 * 1024
 BACKUP = f"{OLD}.pre-migration-backup"

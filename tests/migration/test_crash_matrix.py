@@ -1,4 +1,8 @@
-"""A migration that is killed or fails at any named point: the next run leaves one good state and nothing lost."""
+"""A migration that is killed or fails at any point: the next run leaves one good state and nothing lost.
+
+There are two ways of killing it: at the points that the code names, on each push, and before each system call that
+changes a file, at night. What the first leaves must be among what the second leaves, or a name lies.
+"""
 
 from pathlib import Path
 
@@ -8,37 +12,62 @@ from tests.support.migration import (
     CASES,
     NEW,
     Case,
-    Disks,
     Stage,
-    disks,
     failing_at,
     killed_at,
     migrated,
     points_of,
     says,
 )
-
-__all__ = ["disks"]
+from tests.support.syscalls import hits, injected
 
 EVERYDAY = Case(wal=True, images=True, other_disk=True)
 EVERY_CASE = [pytest.param(case, marks=[] if case == EVERYDAY else pytest.mark.slow, id=str(case)) for case in CASES]
 
 
-@pytest.fixture
-def stage(request: pytest.FixtureRequest, tmp_path: Path, disks: Disks) -> Stage:
-    stage = Stage(tmp_path / "disk/data", request.param, disks)
-    stage.prepare()
-    return stage
+def undisturbed(stage: Stage) -> tuple[list[str], str]:
+    """The named points of a run, and the state it comes to."""
+    stage.set_up()
+    return points_of(stage.run), stage.ended()
 
 
 @pytest.mark.parametrize("stage", EVERY_CASE, indirect=True)
 def test_a_kill_at_a_named_point_loses_rows_or_images_or_leaves_two_states(stage: Stage) -> None:
-    points = points_of(stage.run)
+    points, end = undisturbed(stage)
     assert len(points) > 20
-    for number in range(len(points)):
+    for number, point in enumerate(points):
         stage.set_up()
         killed_at(number, stage.run)
         stage.check_migrated()
+        assert stage.ended() == end, point
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(3_600)
+@pytest.mark.parametrize("stage", [pytest.param(case, id=str(case)) for case in CASES], indirect=True)
+def test_the_two_ways_of_killing_do_not_come_to_the_same_states(stage: Stage, tmp_path: Path) -> None:
+    points, end = undisturbed(stage)
+    left_by_points, left_by_calls = set(), {stage.left()}  # after the last call nothing is left to kill
+    ends_by_points, ends_by_calls = set(), set()
+    for number in range(len(points)):
+        stage.set_up()
+        killed_at(number, stage.run)
+        left_by_points.add(stage.left())
+        stage.check_migrated()
+        ends_by_points.add(stage.ended())
+    stage.set_up()
+    everything = list(hits(stage.run_here, stage.data, tmp_path / "log"))
+    assert len(everything) > 60
+    for hit in everything:
+        stage.set_up()
+        assert injected(stage.run_here, tmp_path / "hit", hit, "signal=KILL") == -9, hit
+        left_by_calls.add(stage.left())
+        stage.check_migrated()
+        ends_by_calls.add(stage.ended())
+    assert ends_by_points == ends_by_calls == {end}
+    assert left_by_points <= left_by_calls, "a named point is passed in a state that no system call is made in"
+    print(f"\n{stage.case}: {len(points)} points, {len(everything)} calls, {len(left_by_points)} and "
+          f"{len(left_by_calls)} different states left, {len(ends_by_calls)} end state")  # fmt: skip
 
 
 @pytest.mark.parametrize("stage", EVERY_CASE, indirect=True)

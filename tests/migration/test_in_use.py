@@ -20,7 +20,6 @@ from tests.support.migration import (
     OLD,
     Case,
     Disks,
-    disks,
     killed_at,
     make_database,
     make_user,
@@ -32,8 +31,6 @@ from tests.support.migration import (
     typed,
 )
 from tests.support.processes import Child, hear, tell, together
-
-__all__ = ["disks"]
 
 
 def sit(database: str, mode: str) -> None:
@@ -90,7 +87,7 @@ def test_a_row_that_a_live_writer_has_committed_is_lost(tmp_path: Path, mode: st
             if report.users[0].result != "refused":
                 break
             assert (
-                f"process {app.pid}" in report.users[0].reason or "before it could be named" in report.users[0].reason
+                f"process {app.pid}" in report.users[0].reason or "went before it was named" in report.users[0].reason
             )
         app.kill()
         committed = [told for told in app.remaining() if isinstance(told, int)]

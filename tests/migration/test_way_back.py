@@ -17,7 +17,6 @@ from tests.support.migration import (
     Case,
     Disks,
     add_row,
-    disks,
     failing_at,
     killed_at,
     make_user,
@@ -28,8 +27,6 @@ from tests.support.migration import (
     tree,
     typed,
 )
-
-__all__ = ["disks"]
 
 EVERYTHING = Case(wal=True, images=True)
 BACKUP = f"{OLD}.pre-migration-backup"

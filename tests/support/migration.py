@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import pytest
-
 from actorstate import telemetry
+from actorstate.migrate.journal import read_journal
 from actorstate.migrate.layouts import SERVER, Layout
-from actorstate.migrate.run import Report, Settings, Watcher, run_all
+from actorstate.migrate.run import Report, Round, Settings, Watcher, migrate_one, run_all
+from actorstate.migrate.sqlitefiles.hold import was_removed
+from actorstate.migrate.survey import survey
 from actorstate.migrate.work import Options
 from tests.support.processes import ROOT, forked, joined
 
@@ -60,7 +61,7 @@ CASES = [Case(wal, images, other) for other in (False, True) for wal, images in
 
 
 class Disks:
-    """Small file systems that are unmounted when the test ends."""
+    """Small file systems in memory."""
 
     def __init__(self) -> None:
         self._mounted: list[Path] = []
@@ -74,13 +75,6 @@ class Disks:
         for place in [place for place in reversed(self._mounted) if place.is_relative_to(top)]:
             subprocess.run(["umount", "--lazy", str(place)], check=True)
             self._mounted.remove(place)
-
-
-@pytest.fixture
-def disks() -> Iterator[Disks]:
-    disks = Disks()
-    yield disks
-    disks.unmount_below(Path("/"))
 
 
 def make_database(path: Path, rows: int = ROWS) -> None:
@@ -275,7 +269,32 @@ class Stage:
             self.disks.mount(self.folder / "profiles")
 
     def run(self) -> None:
+        """As an app or the command line does it."""
         migrated(self.data)
+
+    def run_here(self) -> None:
+        """The same user without threads: strace follows the main thread alone."""
+        migrate_one(survey(self.data, SERVER).users[0], Round(self.data, SERVER, Settings(options=HASTY)))
+
+    def left(self) -> tuple[object, ...]:
+        """What a kill has left, as the next run finds it: the journal's word, and what lies where."""
+        kept = read_journal(self.folder)
+        new = (self.folder / NEW).parent
+        old = self.folder / OLD
+        places = (old, self.folder / NEW, *(new / f".{name}.actorstate-stage" for name in (Path(NEW).name, "images")),
+                  self.folder / "images", new / "images", self.folder / ".images.actorstate-old",
+                  self.folder / f"{OLD}.pre-migration-backup")  # fmt: skip
+        there = tuple(len(files_of(place)) if place.is_dir() else place.exists() for place in places)
+        said = ("", "") if kept is None else (kept.state, kept.step)
+        return (*said, *there, old.exists() and was_removed(old), registered_rows(self.data) != [])
+
+    def ended(self) -> str:
+        """The state that the next run has come to, times and history left out."""
+        kept = read_journal(self.folder)
+        assert kept is not None
+        assert kept.ended is not None
+        journal = replace(kept, history=(), ended=None)
+        return repr((journal, sorted(tree(self.data)), says(self.folder), registered_rows(self.data)))
 
     def check_migrated(self) -> None:
         """The next run has finished it: nothing is lost, and one more run changes nothing."""

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from actorstate import telemetry
 from actorstate.errors import DatabaseInUse
-from actorstate.migrate.holders import command_of, holders
+from actorstate.migrate.holders import command_of, holders, is_open
 from actorstate.migrate.sqlitefiles.content import Contents, contents_of, problems_of
 from actorstate.migrate.sqlitefiles.tables import connect, reading, writing
 from actorstate.store.files import sync_folder
@@ -128,11 +128,10 @@ def sync_file(path: Path) -> None:
 def _locked(path: Path, wait_s: float) -> sqlite3.Connection:
     until = time.monotonic() + wait_s
     while True:
-        pids = holders(path)
-        if not pids and (connection := _tried(path)) is not None:
+        if not is_open(path) and (connection := _tried(path)) is not None:
             return connection
         if time.monotonic() >= until:
-            raise _in_use(path, pids or holders(path))
+            raise _in_use(path, holders(path))
         time.sleep(RETRY_S)
 
 
@@ -155,5 +154,6 @@ def _tried(path: Path) -> sqlite3.Connection | None:
 
 def _in_use(path: Path, pids: tuple[int, ...]) -> DatabaseInUse:
     named = ", ".join(f"{pid} ({command_of(pid) or 'gone'})" for pid in pids)
-    who = f"it is open in process {named}" if pids else "another process holds it, and went before it could be named"
+    unseen = "another process has it that is not to be seen from here (another container?), or went before it was named"
+    who = f"it is open in process {named}" if pids else unseen
     return DatabaseInUse(f"{path} is in use: {who}", path=str(path), pids=" ".join(map(str, pids)))
