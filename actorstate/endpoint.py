@@ -10,7 +10,6 @@ DIR/.actorstate/writer.log  what a writer says that was started with --detach, o
 """
 
 import contextlib
-import fcntl
 import json
 import os
 import shlex
@@ -20,7 +19,7 @@ from pathlib import Path
 
 from actorstate import telemetry
 from actorstate.errors import StoreFailed, WriterRunning, WriterUnavailable
-from actorstate.store.files import make_private_folder, write_durably
+from actorstate.store.files import lock, make_private_folder, open_lock, sign_lock, signer_of, write_durably
 from actorstate.store.location import Location
 
 FOLDER = ".actorstate"
@@ -151,18 +150,15 @@ class WriterLock:
     def acquire(self) -> None:
         """Raises WriterRunning, with the holder's pid, when another process has it."""
         make_private_folder(self._path.parent)
-        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            pid = os.pread(descriptor, 20, 0).decode(errors="replace").strip() or "PID"
+        descriptor = open_lock(self._path)
+        if not lock(descriptor):
+            pid = signer_of(descriptor)
             os.close(descriptor)
-            raise WriterRunning(f"process {pid} is the writer of {self._path.parent.parent}", pid=pid) from None
+            raise WriterRunning(f"process {pid} is the writer of {self._path.parent.parent}", pid=pid)
         if not os.fstat(descriptor).st_nlink:
             os.close(descriptor)
             raise WriterRunning(f"the lock file of {self._path.parent.parent} was replaced just now; try again", pid=0)
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
+        sign_lock(descriptor)
         self.descriptor = descriptor
 
     def release(self) -> None:
@@ -178,7 +174,7 @@ def lock_holder(directory: Path) -> int | None:
     A holder in another container is not seen.
     """
     path = private_folder(directory) / "lock"
-    for pid in _flock_holders(path):
+    for pid in flock_holders(path):
         with contextlib.suppress(PermissionError, FileNotFoundError):  # not to be looked at: the number must do
             if not holds_lock(pid, path):
                 continue
@@ -205,7 +201,7 @@ def _open_files(pid: int) -> list[str]:
         return []
 
 
-def _flock_holders(path: Path) -> Iterator[int]:
+def flock_holders(path: Path) -> Iterator[int]:
     """Processes with a lock on a file of this number: inode numbers repeat from one file system to the next."""
     if not path.exists():
         return

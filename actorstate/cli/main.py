@@ -7,6 +7,7 @@ rest, is imported only when that command is on the line, and rich only when some
 import argparse
 import os
 import re
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -145,7 +146,7 @@ def _report(options: argparse.Namespace, error: ActorStateError) -> None:
     from actorstate.cli.asjson import error_json  # noqa: PLC0415 - only when something failed
 
     directory = str(getattr(options, "directory", "") or "DIR")
-    hint = re.sub(r"\bDIR\b", lambda _: directory, error.hint)
+    hint = re.sub(r"\bDIR\b", lambda _: shlex.quote(directory), error.hint)
     if options.json:
         print(error_json(error, hint), flush=True)
         return

@@ -71,6 +71,11 @@ def present_moment() -> Moment:
     return Moment(time.time(), time.clock_gettime(time.CLOCK_BOOTTIME), boot_id())
 
 
+def has_journal(folder: Path) -> bool:
+    """Whether there is one, readable or not."""
+    return (folder / JOURNAL_NAME).exists()
+
+
 def read_journal(folder: Path) -> Journal | None:
     """The user's journal, None where there is none. Raises JournalUnreadable, OSError."""
     try:

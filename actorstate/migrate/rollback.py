@@ -8,10 +8,11 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from actorstate.errors import ActorStateError, UserRefused
+from actorstate.errors import ActorStateError, NeedsAttention, UserRefused
 from actorstate.migrate.apply import carry_out
-from actorstate.migrate.journal import UNFINISHED, Journal, JournalUnreadable, read_journal
-from actorstate.migrate.plan import reverse
+from actorstate.migrate.journal import UNFINISHED, Journal, JournalUnreadable, has_journal, read_journal
+from actorstate.migrate.nextline import command_line
+from actorstate.migrate.plan import Plan, UserPlan, reverse
 from actorstate.migrate.recovery import recover
 from actorstate.migrate.run import Outcome, Report, Watcher, failed, full_disk_told, told
 from actorstate.migrate.runlock import forget_done, only_one
@@ -28,27 +29,42 @@ def roll_back_all(
     outcomes: list[Outcome] = []
     stopped = ""
     with only_one(data):
+        plan = _planned(data, user)
         forget_done(data)
-        for one in users_in(data, user):
+        watcher.begun(plan)
+        for one in plan.users:
             try:
                 watcher.may_go_on()
             except ActorStateError as error:
                 stopped = error.message
                 break
-            if (outcome := roll_back_one(data, one, options, from_backup=from_backup)) is not None:
-                outcomes.append(outcome)
+            outcomes.append(roll_back_one(data, one.user, options, from_backup=from_backup))
+            watcher.ended(outcomes[-1], one)
     report = Report(str(data), "", tuple(outcomes), time.monotonic() - started, stopped)
     watcher.finished(report)
     return report
 
 
-def roll_back_one(data: Path, user: str, options: Options, *, from_backup: bool = False) -> Outcome | None:
-    """One user, to an outcome; None for one who was never migrated."""
+def _planned(data: Path, user: str | None) -> Plan:
+    """The plan of the way back: what the journals say was moved; users without one were never migrated."""
+    return Plan(str(data), "", tuple(_way_back(data, one) for one in users_in(data, user) if has_journal(data / one)))
+
+
+def _way_back(data: Path, user: str) -> UserPlan:
+    try:
+        kept = read_journal(data / user)
+    except (JournalUnreadable, OSError):
+        kept = None  # told when it is his turn
+    return UserPlan(user, "refuse") if kept is None else reverse(kept.plan)
+
+
+def roll_back_one(data: Path, user: str, options: Options, *, from_backup: bool = False) -> Outcome:
+    """One user, to an outcome."""
     started = time.monotonic()
     try:
         kept = read_journal(data / user)
         if kept is None:
-            return None
+            raise NeedsAttention(f"the journal of {user} is gone")
         with full_disk_told():
             outcome = _rolled_back(Work(data, kept, options), from_backup=from_backup)
     except JournalUnreadable as error:
@@ -75,10 +91,8 @@ def _rolled_back(work: Work, *, from_backup: bool) -> Outcome:
 
 def attention_step(data: Path, user: str) -> str:
     """What to type for a user who needs attention."""
-    return (
-        "look at both copies; the one to keep: "
-        f"actorstate migrate audit profiles {data} --user {user} --mend --keep old (or: --keep new)"
-    )
+    line = command_line("audit", data, user, "--mend --keep old")
+    return f"look at both copies; the one to keep: {line} (or: --keep new)"
 
 
 def _go_back(work: Work, *, from_backup: bool) -> Outcome:

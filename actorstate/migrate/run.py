@@ -1,6 +1,8 @@
 """All users of DATA, one after the other or several at once, each for himself: one's failure is only his own."""
 
 import errno
+import re
+import shlex
 import time
 import traceback
 from collections.abc import Generator, Iterable
@@ -12,8 +14,10 @@ from typing import Literal
 
 from actorstate.errors import ActorStateError, DiskFull, NeedsAttention, UserRefused
 from actorstate.migrate.apply import carry_out, row_of
+from actorstate.migrate.items import SourceUnreadable
 from actorstate.migrate.journal import Journal, read_journal
 from actorstate.migrate.layouts import Layout
+from actorstate.migrate.nextline import command_line
 from actorstate.migrate.plan import Plan, UserPlan, plan_user
 from actorstate.migrate.preflight import Room, objections
 from actorstate.migrate.recovery import recover
@@ -133,7 +137,7 @@ def _each(run: Round, plan: Plan, watcher: Watcher, outcomes: dict[str, Outcome]
             watcher.ended(outcomes[one.user], one)
 
     stopped = ""
-    with ThreadPoolExecutor(run.settings.workers, "migrate") as pool:
+    with _patient_pool(run.settings.workers) as pool:
         for one in plan.users:
             try:
                 watcher.may_go_on()
@@ -145,6 +149,24 @@ def _each(run: Round, plan: Plan, watcher: Watcher, outcomes: dict[str, Outcome]
                 take(wait(waiting, return_when=FIRST_COMPLETED).done)
         take(wait(waiting).done)
     return stopped
+
+
+@contextmanager
+def _patient_pool(workers: int) -> Generator[ThreadPoolExecutor]:
+    """Threads that have all ended when the block has, also after several Ctrl-C: DATA is locked no longer than that."""
+    pool = ThreadPoolExecutor(workers, "migrate")
+    try:
+        yield pool
+    finally:
+        interrupted: KeyboardInterrupt | None = None
+        while True:
+            try:
+                pool.shutdown()
+                break
+            except KeyboardInterrupt as error:
+                interrupted = error
+        if interrupted is not None:
+            raise interrupted
 
 
 def migrate_one(plan: UserPlan, run: Round) -> Outcome:
@@ -167,11 +189,14 @@ def failed(data: Path, user: str, error: ActorStateError | OSError) -> Outcome:
     match error:
         case NeedsAttention():
             result: Result = "needs_attention"
-        case UserRefused():
+        case UserRefused() | SourceUnreadable():
             result = "refused"
         case _:
             result = "failed"
-    step = hint.replace("DIR", str(data)) or f"mend that, then run it again; nothing of {user} is half-way"
+    step = (
+        re.sub(r"\bDIR\b", lambda _: shlex.quote(str(data)), hint)
+        or f"mend that, then run it again; nothing of {user} is half-way"
+    )
     return Outcome(user, result, told, next=step)
 
 
@@ -233,7 +258,7 @@ def _moved(plan: UserPlan, run: Round) -> Outcome:
 def told(work: Work, result: Result) -> Outcome:
     """The outcome of a user whose move has ended well."""
     backup = str(work.folder / work.journal.backup) if work.journal.backup else ""
-    undo = f"actorstate migrate rollback profiles {work.data} --user {work.user}" if result == "migrated" else ""
+    undo = command_line("rollback", work.data, work.user) if result == "migrated" else ""
     size = work.journal.plan.bytes
     return Outcome(work.user, result, backup=backup, undo=undo, bytes=size, notes=tuple(work.notes))
 

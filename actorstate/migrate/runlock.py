@@ -4,59 +4,54 @@ DATA/.actorstate-migration.lock   held by flock while a run lives; the kernel dr
 DATA/.actorstate-migration.done   written when a run has left nothing unfinished; gone while one is at work
 """
 
-import fcntl
 import json
 import os
-import time
+import shlex
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-from actorstate.errors import MigrationRunning
-from actorstate.store.files import sync_folder, write_durably
+from actorstate.endpoint import flock_holders
+from actorstate.errors import MigrationRunning, UserRefused
+from actorstate.store.files import lock, open_lock, sign_lock, signer_of, sync_folder, write_durably
 
 LOCK = ".actorstate-migration.lock"
 DONE = ".actorstate-migration.done"
-RETRY_S = 0.05
 
 
 @contextmanager
 def only_one(data: Path, wait_s: float = 0.0) -> Generator[None]:
-    """Nobody else runs while the block lasts. Raises MigrationRunning when somebody still does after `wait_s`."""
-    descriptor = os.open(data / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    """Nobody else runs while the block lasts.
+
+    Raises MigrationRunning when somebody still does after `wait_s`, UserRefused where there is no such folder or
+    this user may not write to it.
+    """
+    must_exist(data)
     try:
-        _take(descriptor, data, wait_s)
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
+        descriptor = open_lock(data / LOCK)
+    except OSError as error:
+        hint = f"run it as the user who owns it: ls -ld {shlex.quote(str(data))}"
+        raise UserRefused(f"{data} cannot be written to: {error.strerror}; nothing was changed", hint=hint) from error
+    try:
+        if not lock(descriptor, wait_s):
+            pid = signer_of(descriptor)
+            told = f"process {pid} is migrating the users in {data}"
+            raise MigrationRunning(told, pid=pid, directory=shlex.quote(str(data)))
+        sign_lock(descriptor)
         yield
     finally:
         os.close(descriptor)
 
 
-def _take(descriptor: int, data: Path, wait_s: float) -> None:
-    until = time.monotonic() + wait_s
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() >= until:
-                pid = os.pread(descriptor, 20, 0).decode(errors="replace").strip() or "PID"
-                raise MigrationRunning(
-                    f"process {pid} is migrating the users in {data}", pid=pid, directory=str(data)
-                ) from None
-            time.sleep(RETRY_S)
-        else:
-            return
+def must_exist(data: Path) -> None:
+    """Raises UserRefused where there is no such folder."""
+    if not data.is_dir():
+        raise UserRefused(f"there is no folder {data}", hint="name the folder in which the users' folders are")
 
 
-def running(data: Path) -> bool:
-    """Whether a run holds DATA. Only looks."""
-    path = data / LOCK
-    if not path.exists():
-        return False
-    inode = str(path.stat().st_ino)
-    locks = Path("/proc/locks").read_text().splitlines()
-    return any("FLOCK" in line and f":{inode} " in line for line in locks)
+def runner_of(data: Path) -> int | None:
+    """The process whose run holds DATA, None when there is none. Only looks."""
+    return next(flock_holders(data / LOCK), None)
 
 
 def note_done(data: Path, layout: str) -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from actorstate.migrate.journal import UNFINISHED, Journal, JournalUnreadable, read_journal
+from actorstate.migrate.nextline import command_line
 from actorstate.migrate.rollback import attention_step
 from actorstate.migrate.survey import users_in
 
@@ -54,7 +55,7 @@ def _next(data: Path, kept: Journal) -> str:
     if kept.state == "needs_attention":
         return attention_step(data, kept.plan.user)
     if kept.state in UNFINISHED or kept.state == "undone":
-        return f"actorstate migrate run profiles {data}"
+        return command_line("run", data)
     if kept.state == "done":
-        return f"to undo it: actorstate migrate rollback profiles {data} --user {kept.plan.user}"
+        return f"to undo it: {command_line('rollback', data, kept.plan.user)}"
     return ""

@@ -5,6 +5,7 @@ folder and read there (`sqlitefiles/content.py`), all else is `stat` and listing
 """
 
 import os
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from actorstate.migrate.folders import walked
 from actorstate.migrate.journal import JournalUnreadable, read_journal
 from actorstate.migrate.layouts import Layout
 from actorstate.migrate.plan import Kind, Plan, Seen, UserFacts, plan_all
+from actorstate.migrate.runlock import must_exist
 from actorstate.migrate.sqlitefiles.registry import recorded_users
 
 
@@ -24,11 +26,12 @@ def survey(data: Path, layout: Layout, user: str | None = None) -> Plan:
 
 def users_in(data: Path, user: str | None = None) -> tuple[str, ...]:
     """The folders in `data`, hidden ones left out, or only `user`. Raises UserRefused."""
-    if not data.is_dir():
-        raise UserRefused(f"there is no folder {data}", hint="name the folder in which the users' folders are")
+    must_exist(data)
     if user is not None:
         if user in {"", ".", ".."} or "/" in user or not (data / user).is_dir():
-            raise UserRefused(f"there is no user {user!r} in {data}", hint=f"see who is there: ls {data}")
+            raise UserRefused(
+                f"there is no user {user!r} in {data}", hint=f"see who is there: ls {shlex.quote(str(data))}"
+            )
         return (user,)
     with os.scandir(data) as entries:
         return tuple(sorted(one.name for one in entries if not one.name.startswith(".") and one.is_dir()))

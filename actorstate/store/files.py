@@ -1,7 +1,15 @@
-"""Small files that must survive power loss: whole or not at all, and on the disk when the call returns."""
+"""Small files that must survive power loss: whole or not at all, and on the disk when the call returns; file locks.
 
+What root makes belongs to the folder's owner: whoever comes after as that user can read it, and replace it.
+"""
+
+import fcntl
 import os
+import time
 from pathlib import Path
+
+LOOK_AGAIN_S = 0.02
+"""How often a lock that somebody else has is tried again."""
 
 
 def write_durably(path: Path, content: bytes, mode: int = 0o600) -> None:
@@ -15,6 +23,7 @@ def write_whole(path: Path, content: bytes, mode: int = 0o600) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
     with os.fdopen(descriptor, "wb") as file:
+        belong(descriptor, path.parent)
         file.write(content)
         file.flush()
         os.fsync(descriptor)
@@ -37,3 +46,42 @@ def make_private_folder(folder: Path) -> None:
     make_private_folder(folder.parent)
     folder.mkdir(mode=0o700, exist_ok=True)
     sync_folder(folder.parent)
+
+
+def belong(file: int | Path, folder: Path) -> None:
+    """Gives a new file of root's to the owner of the folder it is in; for anybody else the file is his own already."""
+    if os.geteuid() == 0:
+        stat = folder.stat()
+        os.chown(file, stat.st_uid, stat.st_gid)
+
+
+def open_lock(path: Path) -> int:
+    """A descriptor of the lock file, which is made where there is none, and never deleted. Raises OSError."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    belong(descriptor, path.parent)
+    return descriptor
+
+
+def lock(descriptor: int, wait_s: float = 0.0) -> bool:
+    """Takes the file's flock, for which somebody else may have to go first; whether it came within `wait_s`."""
+    until = time.monotonic() + wait_s
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= until:
+                return False
+            time.sleep(LOOK_AGAIN_S)
+        else:
+            return True
+
+
+def sign_lock(descriptor: int) -> None:
+    """Writes into a lock that was taken which process has it."""
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
+
+
+def signer_of(descriptor: int) -> str:
+    """The pid that the lock's holder wrote into it; `PID` where he has not yet."""
+    return os.pread(descriptor, 20, 0).decode(errors="replace").strip() or "PID"

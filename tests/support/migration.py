@@ -16,7 +16,7 @@ from actorstate.migrate.journal import read_journal
 from actorstate.migrate.layouts import SERVER, Layout
 from actorstate.migrate.run import Report, Round, Settings, Watcher, migrate_one, run_all
 from actorstate.migrate.sqlitefiles.hold import was_removed
-from actorstate.migrate.survey import survey
+from actorstate.migrate.survey import registered, survey
 from actorstate.migrate.work import Options
 from tests.support.processes import ROOT, forked, joined
 
@@ -286,7 +286,7 @@ class Stage:
                   self.folder / f"{OLD}.pre-migration-backup")  # fmt: skip
         there = tuple(len(files_of(place)) if place.is_dir() else place.exists() for place in places)
         said = ("", "") if kept is None else (kept.state, kept.step)
-        return (*said, *there, old.exists() and was_removed(old), registered_rows(self.data) != [])
+        return (*said, *there, old.exists() and was_removed(old), *registered(self.data, SERVER))
 
     def ended(self) -> str:
         """The state that the next run has come to, times and history left out."""

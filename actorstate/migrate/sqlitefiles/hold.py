@@ -67,9 +67,11 @@ class Held:
         """Takes the file away with its logs; whoever waits for it is told that it is no database any more.
 
         That is for those who live: nothing here is synced. After a power cut the file is as it was, or marked, or gone.
+        A file with another name (hard link) is not marked: what is written to it is not lost with this one.
         """
         self._overwritten = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
-        os.pwrite(self._overwritten, REMOVED, 0)
+        if os.fstat(self._overwritten).st_nlink == 1:
+            os.pwrite(self._overwritten, REMOVED, 0)
         telemetry.event("migrate.reached", point="remove.overwritten")
         remove_names(self.path)
 

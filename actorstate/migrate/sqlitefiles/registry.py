@@ -11,7 +11,7 @@ from pathlib import Path
 from actorstate.errors import UserRefused
 from actorstate.migrate.sqlitefiles.content import looked_at
 from actorstate.migrate.sqlitefiles.tables import connect, quoted, transaction, writing
-from actorstate.store.files import sync_folder
+from actorstate.store.files import belong
 
 COLUMNS = ("id", "user_id", "slug", "name", "created_at", "last_used_at")
 
@@ -46,8 +46,11 @@ def erase(database: Path, table: str, row_id: str) -> None:
 
 @contextmanager
 def _changed(database: Path, table: str) -> Generator[sqlite3.Connection]:
-    is_new = not database.exists()
+    if not database.exists():
+        database.touch()
+        belong(database, database.parent)
     with writing(database), closing(connect(database, "rwc")) as connection:
+        # With EXTRA the folder is synced once the journal is gone: the name of a new database is durable by it too.
         connection.execute("PRAGMA synchronous=EXTRA")
         with transaction(connection):
             connection.execute(
@@ -57,8 +60,6 @@ def _changed(database: Path, table: str) -> Generator[sqlite3.Connection]:
             )
             _check(connection, database, table)
             yield connection
-    if is_new:
-        sync_folder(database.parent)
 
 
 def _check(connection: sqlite3.Connection, database: Path, table: str) -> None:

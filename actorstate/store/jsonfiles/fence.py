@@ -5,15 +5,13 @@ epoch needs too: an older writer that wakes up finds the new epoch before it ren
 """
 
 import contextlib
-import fcntl
 import json
 import os
-import time
 from collections.abc import Generator
 from pathlib import Path
 
 from actorstate.errors import EpochFenced, StoreFailed, StoreTooNew
-from actorstate.store.files import make_private_folder, write_durably
+from actorstate.store.files import lock, make_private_folder, open_lock, write_durably
 from actorstate.store.jsonfiles.text import FORMAT
 from actorstate.store.location import quoted
 
@@ -21,7 +19,6 @@ PRIVATE = ".actorstate"
 MARK = "store"
 WAIT_S = 5.0
 """How long a start waits for an older writer's commit to end; after it: StoreFailed."""
-LOOK_AGAIN_S = 0.01
 
 
 class Fence:
@@ -56,24 +53,13 @@ class Fence:
     def held(self, wait_s: float = WAIT_S) -> Generator[None]:
         """The right to rename, or to raise the epoch. Raises EpochFenced (without a wait), StoreFailed."""
         make_private_folder(self._private)
-        descriptor = os.open(self._private / "fence", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = open_lock(self._private / "fence")
         try:
-            self._acquire(descriptor, wait_s)
+            if not lock(descriptor, wait_s):
+                raise self._busy(wait_s)
             yield
         finally:
             os.close(descriptor)
-
-    def _acquire(self, descriptor: int, wait_s: float) -> None:
-        until = time.monotonic() + wait_s
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if time.monotonic() >= until:
-                    raise self._busy(wait_s) from None
-                time.sleep(LOOK_AGAIN_S)
-            else:
-                return
 
     def _busy(self, wait_s: float) -> EpochFenced | StoreFailed:
         if not wait_s:
