@@ -117,7 +117,11 @@ def test_one_users_failure_stops_the_others(tmp_path: Path) -> None:
         make_user(tmp_path, user, Case(images=True))
     (tmp_path / "bob" / OLD).write_bytes(b"noise" * 5_000)
     report = migrated(tmp_path, workers=2)
-    assert {one.user: one.result for one in report.users} == {"alice": "migrated", "bob": "failed", "carol": "migrated"}
+    assert {one.user: one.result for one in report.users} == {
+        "alice": "migrated",
+        "bob": "refused",
+        "carol": "migrated",
+    }
     assert (tmp_path / "bob" / OLD).read_bytes() == b"noise" * 5_000
 
 
