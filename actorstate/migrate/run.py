@@ -12,9 +12,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from actorstate.errors import ActorStateError, DiskFull, NeedsAttention, UserRefused
+from actorstate.errors import ActorStateError, DiskFull, NeedsAttention, SourceUnreadable, UserRefused
 from actorstate.migrate.apply import carry_out, row_of
-from actorstate.migrate.items import SourceUnreadable
 from actorstate.migrate.journal import Journal, read_journal
 from actorstate.migrate.layouts import Layout
 from actorstate.migrate.nextline import command_line

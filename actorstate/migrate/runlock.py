@@ -36,7 +36,7 @@ def only_one(data: Path, wait_s: float = 0.0) -> Generator[None]:
         if not lock(descriptor, wait_s):
             pid = signer_of(descriptor)
             told = f"process {pid} is migrating the users in {data}"
-            raise MigrationRunning(told, pid=pid, directory=shlex.quote(str(data)))
+            raise MigrationRunning(told, pid=pid, directory=str(data))
         sign_lock(descriptor)
         yield
     finally:
