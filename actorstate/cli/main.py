@@ -40,7 +40,7 @@ LOOKING = frozenset({"get", "watch", "items", "log", "history", "diff"})
 COMMANDS = (
     Entry("serve", "serve", "run the one writer of a directory, in the foreground or detached"),
     Entry("demo", "demo", "a migration that is killed, goes on, and loses nothing"),
-    Entry("migrate", "migrate", "move users' data to a new layout, and never lose any"),
+    Entry("migrate", "migrate", "move users' data, or items one by one, and never lose any"),
     Entry("jobs", "jobs", "list the jobs"),
     Entry("get", "jobs", "show one job"),
     Entry("watch", "jobs", "follow one job until it ends"),

@@ -53,11 +53,14 @@ def _add_migrate(parser: argparse.ArgumentParser) -> None:
     for name, verb in VERBS.items():
         one = verbs.add_parser(name, help=verb.summary, description=f"{verb.summary}.", allow_abbrev=False)
         kinds = one.add_subparsers(dest="what", metavar="profiles | items", required=True)
-        profiles = kinds.add_parser("profiles", help="each user's database and folders", allow_abbrev=False)
+        told = "each user's database and folders"
+        profiles = kinds.add_parser("profiles", help=told, description=f"{verb.summary}: {told}.", allow_abbrev=False)
         profiles.add_argument("directory", metavar="DATA", help="the folder in which the users' folders are")
         profiles.add_argument("--user", metavar="U", help="only this user")
-        items = kinds.add_parser("items", help="items from a source into a target, one by one", allow_abbrev=False)
+        told = "items from a source into a target, one by one"
+        items = kinds.add_parser("items", help=told, description=f"{verb.summary}: {told}.", allow_abbrev=False)
         for kind, add in ((profiles, verb.add), (items, ITEM_VERBS[name].add)):
+            kind.set_defaults(parser=kind)
             # SUPPRESS: a default here would take the place of what stood before the verb
             told = "print JSON, errors included"
             kind.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help=told)
@@ -239,13 +242,13 @@ def _say(texts: Iterable[str]) -> None:
 
 
 VERBS = {
-    "plan": _Verb("say what a run would do, and what stands in its way", _add_layout, _plan),
-    "run": _Verb("migrate all users who need it; an interrupted run is taken up", _add_run, _run),
-    "status": _Verb("tell from the journals how far each user is", lambda _: None, _status),
-    "verify": _Verb("check databases, backups, files and rows of the migrated", lambda _: None, _verify),
+    "plan": _Verb("say what a run would do, and what stands in its way; nothing is changed", _add_layout, _plan),
+    "run": _Verb("migrate; an interrupted run is taken up", _add_run, _run),
+    "status": _Verb("tell how far it is", lambda _: None, _status),
+    "verify": _Verb("compare what was migrated with where it came from", lambda _: None, _verify),
     "rollback": _Verb("bring users back to the old layout", _add_rollback, _rollback),
     "audit": _Verb("find what an earlier, unsafe migration has left behind", _add_audit, _audit),
-    "prune": _Verb("remove backups whose grace is over", _add_grace, _prune),
+    "prune": _Verb("remove backups of users whose grace is over", _add_grace, _prune),
 }
 _NOTHING = _Verb("means nothing for items", migrateitems.add_nothing, migrateitems.nothing)
 ITEM_VERBS = dict.fromkeys(VERBS, _NOTHING) | {

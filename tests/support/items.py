@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import queue
 import signal
 import sqlite3
 import threading
@@ -17,6 +18,7 @@ from urllib.parse import unquote
 import pytest
 
 from actorstate import telemetry
+from actorstate.client.options import JobOptions
 from actorstate.client.sync import Client, connect
 from actorstate.core.messages.document import JobState
 from actorstate.migrate.items.course import REACHED
@@ -27,7 +29,8 @@ from actorstate.migrate.items.rules import Migration, Rules
 from actorstate.migrate.items.run import migrate_items
 from actorstate.migrate.items.shape import Source, Target
 from actorstate.migrate.sqlitefiles.records import TableSource, TableTarget
-from tests.support.processes import LIVELY
+from tests.support.processes import LIVELY, WITHIN_S, Aside, Child, tell
+from tests.support.writer import WriterProcess
 
 ROWS = 20
 BATCH = 5
@@ -105,7 +108,8 @@ def migrating(folder: Path, job: str, source: str = "table", url: str = "", **ru
 
 def migrate(client: Client, folder: Path, job: str, source: str = "table", url: str = "", **rules: Any) -> JobState:
     """Migrates the people; `retry`, `again` and the job's options may be among the rules."""
-    options = {name: rules.pop(name) for name in ("retry", "again", "expire_after_s", "unique_key") if name in rules}
+    named = ("retry", "again", *JobOptions.__annotations__)
+    options = {name: rules.pop(name) for name in named if name in rules}
     with migrating(folder, job, source, url, **rules) as migration:
         return migrate_items(client, migration, **options)
 
@@ -121,13 +125,14 @@ def ledger(client: Client, job: str) -> dict[str, tuple[str, str, int]]:
 
 
 def killed(jobs: str, folder: str, job: str, told: str) -> None:
-    """In a child: migrates, and kills itself (or does as `told` says) the n-th time that a point is reached."""
+    """In a child: migrates, tells each point that it reaches, and at the n-th of a kind sends itself a signal."""
     options: dict[str, Any] = json.loads(told)
     point, left = options.pop("point"), options.pop("number")
     how = signal.Signals(options.pop("signal", signal.SIGKILL))
 
     def strike(_name: str, fields: dict[str, object]) -> None:
         nonlocal left
+        tell(fields["point"])
         if fields["point"] == point:
             left -= 1
             if left == 0:
@@ -136,6 +141,41 @@ def killed(jobs: str, folder: str, job: str, told: str) -> None:
     telemetry.listen(strike, REACHED)
     with connect(jobs, settings=LIVELY) as client:
         migrate(client, Path(folder), job, **options)
+
+
+def killed_in(served: WriterProcess, folder: Path, job: str, **how: object) -> Child:
+    """A child that migrates until `point` is reached the `number`-th time."""
+    return Child(killed, served.directory, folder, job, json.dumps(how))
+
+
+class Beside(Aside):
+    """A migration beside the test. At the points `held` it waits until `go_on` is called."""
+
+    def __init__(self, work: Callable[[], object], *held: str) -> None:
+        self._held, self._came, self._may_go = held, queue.SimpleQueue[str](), threading.Semaphore(0)
+        self._stop = telemetry.listen(self._reach, REACHED)
+        super().__init__(work)
+
+    def reached(self, point: str) -> None:
+        """Returns once it has come to this point."""
+        while self._came.get(timeout=WITHIN_S) != point:
+            pass
+
+    def go_on(self) -> None:
+        """Lets it go on from a point at which it is held."""
+        self._may_go.release()
+
+    def result(self, within_s: float = WITHIN_S) -> object:
+        try:
+            return super().result(within_s)
+        finally:
+            self._stop()
+
+    def _reach(self, _name: str, fields: dict[str, object]) -> None:
+        point = str(fields["point"])
+        self._came.put(point)
+        if point in self._held:
+            assert self._may_go.acquire(timeout=WITHIN_S), "the test never let it go on"
 
 
 Mood = tuple[int, dict[str, str]]

@@ -17,11 +17,11 @@ from actorstate.client.run import Run, TrackPort
 from actorstate.client.sync import Client
 from actorstate.client.track import Position
 from actorstate.client.wishes import THROTTLE_SLICE_S
-from actorstate.client.words import chunked, counts_of, outcome_of, redacted_text
+from actorstate.client.words import check_damaged, chunked, counts_of, outcome_of, redacted_text
 from actorstate.core.messages.document import ItemState
 from actorstate.core.messages.payload import unpack
 from actorstate.core.messages.requests import ItemReport
-from actorstate.errors import ItemRefused, TargetFailed
+from actorstate.errors import CorruptItem, ItemRefused, TargetFailed
 from actorstate.migrate.items.batch import (
     MARK_BYTES,
     Entry,
@@ -80,16 +80,27 @@ class Course:
         self._port.save(self._position, live=False)
 
     def retry(self) -> None:
-        """The items that are to be done once more, wherever they are in the source, until there are none."""
+        """The items that are to be done once more, wherever they are in the source, until there are none.
+
+        Raises at the end CorruptItem, if the ledger has damaged ones.
+        """
         retries = self._run.retries_of(None, 1)
         with _claimed(retries):
-            while waiting := {item.key: item for item in islice(self._waiting(), RETRIED_AT_ONCE)}:
+            while waiting := self._waiting(retries.damaged):
                 self._run.phase("retrying")
                 for batch in batches(self._found(waiting), self._migration.rules.batch_size):
                     self._finish(batch, lambda left: self._said_again(retries, left))
+        check_damaged(self._run.job, retries.damaged)
 
-    def _waiting(self) -> Iterator[ItemState]:
-        return self._client.items(self._run.job, outcome="retrying")
+    def _waiting(self, damaged: list[str]) -> dict[str, ItemState]:
+        """Some of them by their keys; those that cannot be read are `damaged`."""
+        found: dict[str, ItemState] = {}
+        try:
+            for item in islice(self._client.items(self._run.job, outcome="retrying"), RETRIED_AT_ONCE):
+                found[item.key] = item
+        except CorruptItem as error:
+            damaged[:] = [str(error.details.get("key"))]
+        return found
 
     def _found(self, waiting: dict[str, ItemState]) -> Iterator[Entry]:
         """Those of the source, and at the end the others: they have failed for good."""

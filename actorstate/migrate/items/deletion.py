@@ -40,8 +40,7 @@ def delete_missing(migration: Migration, run: Run) -> None:
         run.wait_for_approval(_question(migration, keys))
         run.phase("deleting")
         _delete(migration, run, target, keys)
-    kept = set(target.surplus(_items(migration, run))) & set(keys) if keys else set[str]()
-    run.step("delete", "done", {"approved": len(keys), "deleted": len(keys) - len(kept)})
+    run.step("delete", "done", {"approved": len(keys), "deleted": _gone(migration, keys)})
     run.flush()
 
 
@@ -99,6 +98,12 @@ def _items(migration: Migration, run: Run) -> Iterator[Item]:
         if number % HEED_EVERY == 0:
             run.heed()
         yield item
+
+
+def _gone(migration: Migration, keys: list[str]) -> int:
+    """How many of them the target does not have: counted at the end, so that a crash on the way changes nothing."""
+    name = migration.rules.mapping.name(migration.rules.key)
+    return sum(seen is None for seen in migration.target.look([Item(key, {name: key}, "") for key in keys]))
 
 
 def _reached(point: str) -> None:

@@ -40,7 +40,7 @@ class _Opened:
 
     def __init__(self, path: Path, table: str, mode: Mode) -> None:
         self.path, self.table = path, table
-        with reading(path), opened(path, mode) as self._connection:
+        with (reading if mode == "ro" else writing)(path), opened(path, mode) as self._connection:
             self._connection.text_factory = _text
             self._found = _described(self._connection, path, table)
 
