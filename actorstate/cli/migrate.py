@@ -5,6 +5,8 @@
 
 import argparse
 import os
+import shlex
+import sys
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -12,25 +14,31 @@ from pathlib import Path
 
 from actorstate.cli import exits, migrateitems
 from actorstate.cli.asjson import line
-from actorstate.cli.command import Command, can_draw, seconds
+from actorstate.cli.command import Command, can_draw, has_writer, seconds
 from actorstate.cli.migrating import Following, checked_lines, pruned_line, span_of_time, standing_lines
 from actorstate.client.sync import connect
 from actorstate.core.plain import as_plain
+from actorstate.errors import ActorStateError
 from actorstate.migrate.audit import audit_all, words_of
-from actorstate.migrate.jobview import JobView
+from actorstate.migrate.jobview import JobView, job_of
 from actorstate.migrate.layouts import Layout, layout_named
 from actorstate.migrate.mend import mended
+from actorstate.migrate.nextline import command_line
 from actorstate.migrate.plan import Plan
-from actorstate.migrate.preflight import problems
+from actorstate.migrate.preflight import examined
 from actorstate.migrate.profiles import prune_in_background, wants_dry_run
 from actorstate.migrate.prune import prune_all
 from actorstate.migrate.rollback import roll_back_all
 from actorstate.migrate.run import Report, Settings, Watcher, run_all
+from actorstate.migrate.runlock import must_exist, runner_of
 from actorstate.migrate.status import standings
 from actorstate.migrate.survey import survey
 from actorstate.migrate.verification import verify_all
-from actorstate.migrate.words import dry_run_lines, plan_lines, report_lines
+from actorstate.migrate.words import report_lines, say_plan
 from actorstate.migrate.work import Options
+
+MAX_WORKERS = 64
+"""More would only wait for the disk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +50,9 @@ class _Verb:
 
 def workers(text: str) -> int:
     """1 to 64."""
-    number = int(text)
-    if not 1 <= number <= 64:  # noqa: PLR2004 - more would only wait for the disk
-        raise ValueError(text)
-    return number
+    if not (text.isdecimal() and 1 <= int(text) <= MAX_WORKERS):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 to {MAX_WORKERS}")
+    return int(text)
 
 
 def _add_migrate(parser: argparse.ArgumentParser) -> None:
@@ -57,6 +64,8 @@ def _add_migrate(parser: argparse.ArgumentParser) -> None:
         profiles = kinds.add_parser("profiles", help=told, description=f"{verb.summary}: {told}.", allow_abbrev=False)
         profiles.add_argument("directory", metavar="DATA", help="the folder in which the users' folders are")
         profiles.add_argument("--user", metavar="U", help="only this user")
+        told = "the jobs among which run and rollback show themselves and status looks; all else reads DATA alone"
+        profiles.add_argument("--state", metavar="DIR-OR-URL", help=told)
         told = "items from a source into a target, one by one"
         items = kinds.add_parser("items", help=told, description=f"{verb.summary}: {told}.", allow_abbrev=False)
         for kind, add in ((profiles, verb.add), (items, ITEM_VERBS[name].add)):
@@ -68,8 +77,14 @@ def _add_migrate(parser: argparse.ArgumentParser) -> None:
 
 
 def _migrate(options: argparse.Namespace) -> int:
-    verbs = ITEM_VERBS if options.what == "items" else VERBS
-    return verbs[options.verb].run(options)
+    if options.what == "items":
+        return ITEM_VERBS[options.verb].run(options)
+    try:
+        return VERBS[options.verb].run(options)
+    except KeyboardInterrupt:
+        again = command_line("run", _data(options))
+        print(f"\ninterrupted; whose turn it was is whole, or is taken up by: {again}", file=sys.stderr)
+        raise
 
 
 def _add_layout(parser: argparse.ArgumentParser) -> None:
@@ -81,7 +96,6 @@ def _add_layout(parser: argparse.ArgumentParser) -> None:
 def _add_run(parser: argparse.ArgumentParser) -> None:
     _add_layout(parser)
     _add_lock_wait(parser)
-    parser.add_argument("--state", metavar="DIR-OR-URL", help="show the run as a job there: pause, resume, cancel it")
     parser.add_argument("--workers", type=workers, default=1, metavar="N", help="users at once (default 1)")
     parser.add_argument("--dry-run", action="store_true", help="only say what would be done (MIGRATION_DRY_RUN=true)")
     parser.add_argument("--backup-images", action="store_true", help="copy the folders as well, not only the database")
@@ -108,30 +122,26 @@ def _data(options: argparse.Namespace) -> Path:
 
 
 def _plan(options: argparse.Namespace) -> int:
-    plan = survey(_data(options), _layout(options), options.user)
-    if options.json:
-        print(line(_plan_json(plan)))
-    else:
-        _say(plan_lines(plan))
-    return exits.NO if any(one.action == "refuse" for one in plan.users) else exits.FINE
+    return _tell_plan(options, survey(_data(options), _layout(options), options.user))
 
 
-def _plan_json(plan: Plan) -> dict[str, object]:
-    found = {one.user: list(problems(Path(plan.data), one)) for one in plan.users}
-    return {"plan": as_plain(plan), "problems": found, "bytes": plan.bytes, "estimate_s": plan.estimate_s}
+def _tell_plan(options: argparse.Namespace, plan: Plan, *, images: bool = False, dry_run: bool = False) -> int:
+    if not options.json:
+        good = say_plan(plan, lambda text: print(text, flush=True), images=images, dry_run=dry_run)
+        return exits.FINE if good else exits.NO
+    found = {one.user: list(problems) for one, problems in examined(plan, images=images)}
+    told = {"plan": as_plain(plan), "problems": found, "bytes": plan.bytes, "estimate_s": plan.estimate_s}
+    print(line({"dry_run": True, **told} if dry_run else told))
+    return exits.NO if any(found.values()) else exits.FINE
 
 
 def _run(options: argparse.Namespace) -> int:
     data, layout = _data(options), _layout(options)
     if options.dry_run or wants_dry_run():
         plan = survey(data, layout, options.user)
-        if options.json:
-            print(line({"dry_run": True, **_plan_json(plan)}))
-        else:
-            _say(dry_run_lines(plan, images=options.backup_images))
-        return exits.FINE
+        return _tell_plan(options, plan, images=options.backup_images, dry_run=True)
     with ExitStack() as stack:
-        watcher = _watcher(options, layout, stack)
+        watcher = _watcher(options, stack)
         follow = watcher if isinstance(watcher, Following) else None
         tell = Options().tell if follow is None else follow.tell
         work = Options(options.lock_wait, options.backup_images, tell)
@@ -143,12 +153,13 @@ def _run(options: argparse.Namespace) -> int:
     return exits.FINE if report.good else exits.NO
 
 
-def _watcher(options: argparse.Namespace, layout: Layout, stack: ExitStack) -> Watcher:
+def _watcher(options: argparse.Namespace, stack: ExitStack) -> Watcher:
+    must_exist(_data(options))  # before a state directory is begun for it
     inner = Watcher()
     if options.state is not None:
         client = stack.enter_context(connect(options.state))
-        inner = stack.enter_context(JobView(client, _data(options), layout))
-    return inner if options.json else Following(inner, drawing=can_draw())
+        inner = stack.enter_context(JobView(client, _data(options)))
+    return inner if options.json else Following(inner, drawing=can_draw() and sys.stderr.isatty())
 
 
 def _tell_report(options: argparse.Namespace, report: Report, watcher: Watcher) -> None:
@@ -158,20 +169,40 @@ def _tell_report(options: argparse.Namespace, report: Report, watcher: Watcher) 
     _say(report_lines(report))
     inner = watcher.inner if isinstance(watcher, Following) else watcher
     if isinstance(inner, JobView):
-        print(f"as a job: actorstate get {options.state} {inner.job}")
+        print(f"as a job: actorstate get {shlex.quote(options.state)} {inner.job}")
         if inner.notice:
             print(f"  the job does not show all of it: {inner.notice}")
 
 
 def _status(options: argparse.Namespace) -> int:
     found = list(standings(_data(options), options.user))
+    pid, job = runner_of(_data(options)), _job(options)
     if options.json:
-        print(line({"users": as_plain(found)}))
+        print(line({"users": as_plain(found), "running": pid, "job": job}))
     else:
         _say(text for one in found for text in standing_lines(one))
         print(f"{len(found)} users with a journal" if found else "nobody has been migrated here")
+        if pid is not None:
+            print(f"process {pid} is at work on them now")
+        if job is not None:
+            print(f"as a job: {job['told']} (the journals above are the truth)")
     good = {"done", "rolled_back", "undone"}
     return exits.FINE if all(one.state in good for one in found) else exits.NO
+
+
+def _job(options: argparse.Namespace) -> dict[str, object] | None:
+    """What the job says that shows the run; the journals are the truth, so that what hinders is only told."""
+    if options.state is None:
+        return None
+    name = job_of(_data(options))
+    try:
+        has_writer(options.state)
+        with connect(options.state) as client:
+            state = client.get(name)
+    except ActorStateError as error:
+        return {"id": name, "status": None, "told": f"{name}: {error.message}"}
+    done = f"{state.progress.processed} of {state.progress.total} users"
+    return {"id": name, "status": state.status, "told": f"{name}: {state.status}, {done}"}
 
 
 def _verify(options: argparse.Namespace) -> int:
@@ -195,16 +226,23 @@ def _add_rollback(parser: argparse.ArgumentParser) -> None:
 
 
 def _rollback(options: argparse.Namespace) -> int:
-    watcher = Watcher() if options.json else Following(Watcher(), drawing=can_draw())
-    work = Options(options.lock_wait)
-    report = roll_back_all(_data(options), watcher, work, user=options.user, from_backup=options.from_backup)
+    with ExitStack() as stack:
+        watcher = _watcher(options, stack)
+        work = Options(options.lock_wait)
+        report = roll_back_all(_data(options), watcher, work, user=options.user, from_backup=options.from_backup)
     _tell_report(options, report, watcher)
     return exits.FINE if report.good else exits.NO
 
 
+def _add_prune(parser: argparse.ArgumentParser) -> None:
+    _add_grace(parser)
+    told = "the date is right, and was so when the migration ended: remove what is due by it, whatever the clocks say"
+    parser.add_argument("--trust-clock", action="store_true", help=told)
+
+
 def _prune(options: argparse.Namespace) -> int:
     wrong, everyone = False, list[object]()
-    for one in prune_all(_data(options), options.grace, options.user):
+    for one in prune_all(_data(options), options.grace, options.user, trust_clock=options.trust_clock):
         wrong = wrong or one.wrong
         everyone.append(as_plain(one))
         if not options.json:
@@ -248,7 +286,7 @@ VERBS = {
     "verify": _Verb("compare what was migrated with where it came from", lambda _: None, _verify),
     "rollback": _Verb("bring users back to the old layout", _add_rollback, _rollback),
     "audit": _Verb("find what an earlier, unsafe migration has left behind", _add_audit, _audit),
-    "prune": _Verb("remove backups of users whose grace is over", _add_grace, _prune),
+    "prune": _Verb("remove backups of users whose grace is over", _add_prune, _prune),
 }
 _NOTHING = _Verb("means nothing for items", migrateitems.add_nothing, migrateitems.nothing)
 ITEM_VERBS = dict.fromkeys(VERBS, _NOTHING) | {

@@ -1,11 +1,12 @@
 """How a migration is shown: one line that is drawn anew on a terminal, at most one line a second in a pipe."""
 
+import argparse
 import re
 import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
 from actorstate.cli.views import clean
@@ -28,36 +29,36 @@ BAR = 24
 
 
 def span_of_time(text: str) -> float:
-    """Seconds of a time such as 30d, 12h, 90s; argparse turns the ValueError into a usage error."""
+    """Seconds of a time such as 30d, 12h, 90s; raises what argparse makes a usage error of."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text)
     if found is None:
-        raise ValueError(text)
+        raise argparse.ArgumentTypeError(f"{text!r} is no time: write 30d, 12h, 15m or 90s")
     return float(found[1]) * UNITS[found[2]]
 
 
 class Following(Watcher):
     """Shows users and bytes, speed and the time that is left; hands all on to `inner`. Safe to `tell` from threads."""
 
-    def __init__(self, inner: Watcher, *, drawing: bool) -> None:
-        self.inner, self._drawing = inner, drawing
+    def __init__(self, inner: Watcher, *, drawing: bool, clock: Callable[[], float] = time.monotonic) -> None:
+        self.inner, self._drawing, self._clock = inner, drawing, clock
         self._lock = threading.Lock()
         self._plan: Plan | None = None
         self._users = self._bytes = 0
         self._under_way: dict[str, int] = {}
         self._shown = 0.0
         self._paused_s = 0.0
-        self._samples: deque[tuple[float, int]] = deque([(time.monotonic(), 0)])
+        self._samples: deque[tuple[float, int]] = deque([(clock(), 0)])
 
     def begun(self, plan: Plan) -> None:
         self._plan = plan
         self.inner.begun(plan)
 
     def may_go_on(self) -> None:
-        before = time.monotonic()
+        before = self._clock()
         try:
             self.inner.may_go_on()
         finally:
-            self._paused_s += time.monotonic() - before
+            self._paused_s += self._clock() - before
 
     def ended(self, outcome: Outcome, plan: UserPlan) -> None:
         with self._lock:
@@ -76,13 +77,13 @@ class Following(Watcher):
         self.inner.finished(report)
 
     def tell(self, user: str, done: int, total: int) -> None:
-        """So many bytes of the user at work are copied."""
+        """So many bytes of the user at work are done with."""
         with self._lock:
             self._under_way[user] = min(done, total)
         self._show()
 
     def _show(self) -> None:
-        now = time.monotonic()
+        now = self._clock()
         with self._lock:
             if self._plan is None or now < self._shown + (FRAME_S if self._drawing else LINE_S):
                 return

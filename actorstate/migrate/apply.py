@@ -13,7 +13,6 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 
 from actorstate.errors import DiskFull, NeedsAttention, SourceUnreadable, UserRefused, VerificationFailed
@@ -25,6 +24,7 @@ from actorstate.migrate.backup import (
     made_folder_backup,
     problem_of_backup,
 )
+from actorstate.migrate.clocks import present_moment
 from actorstate.migrate.folders import (
     Manifest,
     copy_all,
@@ -40,12 +40,12 @@ from actorstate.migrate.folders import (
     sync_up,
     write_manifest,
 )
-from actorstate.migrate.journal import State, present_moment
+from actorstate.migrate.journal import State
 from actorstate.migrate.plan import Part, reverse
 from actorstate.migrate.sqlitefiles.content import contents_of, looked_at, problems_of
 from actorstate.migrate.sqlitefiles.hold import Held, held, like, remove_names, sync_file, was_removed
 from actorstate.migrate.sqlitefiles.registry import erase, record
-from actorstate.migrate.work import JOURNALED, STEPS, Work, reached, set_aside, staged
+from actorstate.migrate.work import COMPARED, COPIED, JOURNALED, READ, STEPS, Work, reached, set_aside, staged
 from actorstate.store.files import sync_folder
 
 Step = Callable[[Work, Held | None], None]
@@ -120,7 +120,11 @@ def _backup(work: Work, source: Held | None) -> None:
     held = _there(source)
     contents = held.contents()
     work.remember(replace(work.journal, contents=contents))
-    made = made_backup(held, contents, work.backup_place, partial(work.options.tell, work.user))
+    work.tell(READ)
+    made = made_backup(
+        held, contents, work.backup_place, lambda done, total: work.tell(READ + (COPIED - READ) * done / max(total, 1))
+    )
+    work.tell(COMPARED)
     _keep(work, made, as_main=True)
     if work.options.backup_images:
         for _, old, _ in work.folders():
@@ -174,6 +178,7 @@ def _stage(work: Work, _source: Held | None) -> None:
         manifest = copy_all(old, staged(new)) if part.crosses else manifest_of(old)
         write_manifest(work.manifest(part), manifest)
         reached("stage.folder_copied")
+    work.tell(COMPARED, 0.5)
 
 
 def _copied(backup_file: Path, stage: Path, original: Path) -> None:

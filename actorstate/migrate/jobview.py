@@ -12,7 +12,6 @@ from typing import Self
 from actorstate.client.run import Run
 from actorstate.client.sync import Client
 from actorstate.errors import ActorStateError, JobCancelled
-from actorstate.migrate.layouts import Layout
 from actorstate.migrate.plan import Plan, UserPlan
 from actorstate.migrate.run import Outcome, Report, Watcher
 
@@ -28,8 +27,8 @@ def job_of(data: Path) -> str:
 class JobView(Watcher):
     """Shows a run as a job; leave its block when the run is over."""
 
-    def __init__(self, client: Client, data: Path, layout: Layout) -> None:
-        self._client, self._data, self._layout = client, data, layout
+    def __init__(self, client: Client, data: Path) -> None:
+        self._client, self._data = client, data
         self._stack = ExitStack()
         self._run: Run | None = None
         self.notice = ""
@@ -51,7 +50,7 @@ class JobView(Watcher):
 
     def begun(self, plan: Plan) -> None:
         """Creates the job, or opens a new attempt of the one there is. Raises WriterUnavailable."""
-        meta: dict[str, object] = {"data": str(self._data), "layout": self._layout.name, "bytes": plan.bytes}
+        meta: dict[str, object] = {"data": str(self._data), "layout": plan.layout, "bytes": plan.bytes}
         state = self._client.create(self.job, kind=KIND, total=len(plan.users), unit="users", meta=meta)
         if state.progress.processed and not state.finished:
             self._client.fail(self.job, "its process ended before it")  # DATA's lock says that nobody is at work

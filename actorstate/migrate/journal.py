@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Literal, cast
 
-from actorstate.endpoint import boot_id
+from actorstate.migrate.clocks import Moment
 from actorstate.migrate.layouts import Registry
 from actorstate.migrate.plan import Part, Record, UserPlan
 from actorstate.migrate.sqlitefiles.content import Contents
@@ -25,15 +25,6 @@ MAX_HISTORY = 200
 
 State = Literal["migrating", "rolling_back", "done", "rolled_back", "undone", "needs_attention"]
 UNFINISHED = frozenset({"migrating", "rolling_back"})
-
-
-@dataclass(frozen=True, slots=True)
-class Moment:
-    """One moment on two clocks, and the boot whose clock the second is."""
-
-    wall: float
-    boottime: float
-    boot: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +55,6 @@ class Journal:
 
 class JournalUnreadable(ValueError):
     """The file is there and is no journal of ours."""
-
-
-def present_moment() -> Moment:
-    """The present moment."""
-    return Moment(time.time(), time.clock_gettime(time.CLOCK_BOOTTIME), boot_id())
 
 
 def has_journal(folder: Path) -> bool:

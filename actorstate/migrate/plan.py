@@ -19,8 +19,8 @@ MARGIN_SHARE = 0.05
 """Room that must stay free on a file system beyond what is needed: the larger of the two."""
 INODES = 16
 """New names that one user needs beside his images."""
-GUESSED_BYTES_PER_S = 60e6
-GUESSED_USER_S = 0.03
+GUESSED_BYTES_PER_S = 20e6
+GUESSED_USER_S = 0.02
 """What the estimate of a plan rests on; the run tells its own speed."""
 _ROWS = uuid.UUID("9f2c4d0e-6a53-4b0e-8f57-8a3f8f1d2b11")
 

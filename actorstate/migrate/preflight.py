@@ -12,7 +12,7 @@ from pathlib import Path
 
 from actorstate.errors import ActorStateError, UserRefused
 from actorstate.migrate.folders import walked
-from actorstate.migrate.plan import INODES, Part, UserPlan, margin
+from actorstate.migrate.plan import INODES, Part, Plan, UserPlan, margin
 from actorstate.migrate.sqlitefiles.content import looked_at, problems_of
 
 
@@ -50,8 +50,16 @@ def needed(data: Path, plan: UserPlan, *, images: bool = False) -> dict[int, int
     return needs
 
 
+def examined(plan: Plan, *, images: bool = False) -> Iterator[tuple[UserPlan, tuple[str, ...]]]:
+    """Each user with why he would be refused, in words; nothing for those who would not. Changes nothing."""
+    for one in plan.users:
+        yield one, tuple(problems(Path(plan.data), one, images=images))
+
+
 def problems(data: Path, plan: UserPlan, *, images: bool = False) -> Iterator[str]:
-    """Why this user would be refused, in words. Changes nothing."""
+    """The same for one user."""
+    if plan.action == "refuse":
+        yield plan.reason
     if plan.action != "migrate" or plan.database is None:
         return
     yield from objections(data, plan)

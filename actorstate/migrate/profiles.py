@@ -7,7 +7,6 @@ One process migrates, the others wait for it. Once nothing is left to do, a call
 """
 
 import os
-import sys
 import threading
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -15,14 +14,15 @@ from pathlib import Path
 
 from actorstate.client.sync import connect
 from actorstate.errors import ActorStateError
+from actorstate.migrate.clocks import present_moment
 from actorstate.migrate.jobview import JobView
-from actorstate.migrate.journal import JournalUnreadable, present_moment, read_journal
+from actorstate.migrate.journal import JournalUnreadable, read_journal
 from actorstate.migrate.layouts import Layout, layout_named
 from actorstate.migrate.prune import GRACE_S, due, prune_all
 from actorstate.migrate.run import Outcome, Report, Settings, Watcher, run_all
 from actorstate.migrate.runlock import is_done
 from actorstate.migrate.survey import registered, survey, users_in
-from actorstate.migrate.words import dry_run_lines
+from actorstate.migrate.words import say_plan
 from actorstate.migrate.work import Options
 
 WAIT_S = 3_600.0
@@ -64,7 +64,7 @@ def run_profiles(
         watcher = Watcher()
         if asked.state is not None:
             client = stack.enter_context(connect(asked.state))
-            watcher = stack.enter_context(JobView(client, place, chosen))
+            watcher = stack.enter_context(JobView(client, place))
         report = run_all(place, chosen, settings, watcher)
     if asked.prune:
         prune_in_background(place, asked.grace_s)
@@ -111,9 +111,7 @@ def _is_due(folder: Path, grace_s: float) -> bool:
 
 def _rehearsed(data: Path, layout: Layout, wish: Wish) -> Report:
     plan = survey(data, layout)
-    for told in dry_run_lines(plan, images=wish.backup_images):
-        sys.stdout.write(f"{told}\n")
-    sys.stdout.flush()
+    say_plan(plan, lambda told: print(told, flush=True), images=wish.backup_images, dry_run=True)  # noqa: T201 - asked for
     users = tuple(Outcome(one.user, "planned", one.reason or one.action, bytes=one.bytes) for one in plan.users)
     return Report(str(data), layout.name, users)
 

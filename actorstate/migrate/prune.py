@@ -2,7 +2,7 @@
 
 The grace counts from the end of the migration as its journal tells it, never from a file's time. Nothing is
 removed where the migrated database does not verify now, where the backup is not ours or not whole, or where
-the wall clock and the clock since boot disagree by more than an hour since then: one of them was set.
+the clocks cannot be believed (`clocks.py`), unless somebody has looked at the date and says so.
 """
 
 from collections.abc import Iterator
@@ -11,15 +11,15 @@ from pathlib import Path
 
 from actorstate.errors import ActorStateError
 from actorstate.migrate.backup import BACKUP_MANIFEST, problem_of_backup, remove_backup
+from actorstate.migrate.clocks import Moment, clock_problem, doubt, present_moment
 from actorstate.migrate.folders import manifest_of, missing, read_manifest
-from actorstate.migrate.journal import Journal, JournalUnreadable, Moment, present_moment, read_journal
+from actorstate.migrate.journal import Journal, JournalUnreadable, read_journal
 from actorstate.migrate.runlock import only_one
 from actorstate.migrate.survey import users_in
 from actorstate.migrate.verification import judge, live_database
 from actorstate.migrate.work import Options, Work, reached
 
 GRACE_S = 30 * 86_400.0
-MAX_CLOCK_ERROR_S = 3_600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,24 +34,33 @@ class Pruned:
     """It stays although its time is over: somebody should look."""
 
 
-def prune_all(data: Path, grace_s: float = GRACE_S, user: str | None = None) -> Iterator[Pruned]:
-    """Removes what is due, user by user. Raises MigrationRunning, UserRefused for one who is not there."""
+def prune_all(
+    data: Path, grace_s: float = GRACE_S, user: str | None = None, *, trust_clock: bool = False
+) -> Iterator[Pruned]:
+    """Removes what is due, user by user. Raises MigrationRunning, UserRefused for one who is not there.
+
+    `trust_clock`: the date is right, and was so when the migration ended; somebody has looked.
+    """
     with only_one(data):
         for one in users_in(data, user):
             try:
                 kept = read_journal(data / one)
-                found = [] if kept is None else list(prune_one(data, kept, grace_s, present_moment()))
+                found = (
+                    []
+                    if kept is None
+                    else list(prune_one(Work(data, kept, Options()), grace_s, trust_clock=trust_clock))
+                )
             except (JournalUnreadable, ActorStateError, OSError) as error:
                 found = [Pruned(one, "", stays=str(error), wrong=True)]
             yield from found
 
 
-def prune_one(data: Path, kept: Journal, grace_s: float, now: Moment) -> Iterator[Pruned]:
-    """The same for one user, at this moment."""
-    work = Work(data, kept, Options())
+def prune_one(work: Work, grace_s: float, *, trust_clock: bool = False) -> Iterator[Pruned]:
+    """The same for one user."""
+    kept = work.journal
     if not kept.backups:
         return
-    reason, wrong = _why_not(work, grace_s, now)
+    reason, wrong = _why_not(work, grace_s, present_moment(), trust_clock=trust_clock)
     for name in kept.backups:
         file = work.folder / name
         problem = reason or ("" if not file.exists() else _problem(file))
@@ -71,24 +80,16 @@ def due(kept: Journal, grace_s: float, now: Moment) -> bool:
     return bool(kept.backups) and finished and kept.ended is not None and now.wall - kept.ended.wall >= grace_s
 
 
-def clock_problem(ended: Moment, now: Moment) -> str:
-    """Whether a clock was set since, in words. Over a reboot only a step back can be seen."""
-    if now.wall < ended.wall:
-        return "the clock is before the end of the migration: it was set"
-    if now.boot != ended.boot:
-        return ""
-    apart = (now.wall - ended.wall) - (now.boottime - ended.boottime)
-    return f"the clock was set by {apart:,.0f} s since the migration" if abs(apart) > MAX_CLOCK_ERROR_S else ""
-
-
-def _why_not(work: Work, grace_s: float, now: Moment) -> tuple[str, bool]:
+def _why_not(work: Work, grace_s: float, now: Moment, *, trust_clock: bool) -> tuple[str, bool]:
     kept = work.journal
     if kept.state not in {"done", "rolled_back"} or kept.ended is None:
         return f"the migration is not over: {kept.state}", False
-    if told := clock_problem(kept.ended, now):
+    if not trust_clock and (told := clock_problem(kept.ended, now)):
         return told, True
     if not due(kept, grace_s, now):
         return f"its grace ends in {(kept.ended.wall + grace_s - now.wall) / 86_400:.1f} days", False
+    if not trust_clock and (told := doubt(kept.ended, now, grace_s)):
+        return told, True
     problem, _ = judge(live_database(work), kept.contents)
     return (f"it may be the only good copy: {problem}", True) if problem else ("", False)
 

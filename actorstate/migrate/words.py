@@ -1,10 +1,10 @@
 """A plan and a report in words, for a terminal, a pipe or an app's own output."""
 
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 from actorstate.migrate.plan import Plan, UserPlan
-from actorstate.migrate.preflight import problems
+from actorstate.migrate.preflight import examined
 from actorstate.migrate.run import GOOD, Outcome, Report
 
 DRY = "[DRY RUN] "
@@ -31,31 +31,25 @@ def span(seconds: float) -> str:
     return f"{seconds:.0f} s"
 
 
-def dry_run_lines(plan: Plan, *, images: bool = False) -> Iterator[str]:
-    """What a run would do, and what would be refused. Reads each database; changes nothing."""
-    yield f"{DRY}Migration check - no data will be moved"
-    yield from (DRY + text for text in plan_lines(plan, images=images))
-
-
-def plan_lines(plan: Plan, *, images: bool = False) -> Iterator[str]:
-    """The same without the mark."""
-    for one in plan.users:
-        found = list(problems(Path(plan.data), one, images=images))
-        if found:
-            yield f"Would refuse {one.user}: {'; '.join(found)}"
-        else:
-            yield _planned(one)
-    at_work = len(plan.at_work)
-    told = f"{at_work} of {len(plan.users)} users to do, {size(plan.bytes)}"
-    yield f"{told}, about {span(plan.estimate_s)} with one worker" if at_work else told
+def say_plan(plan: Plan, say: Callable[[str], None], *, images: bool = False, dry_run: bool = False) -> bool:
+    """Says what a run would do, user by user as they are examined; whether nobody would be refused. Changes nothing."""
+    mark = DRY if dry_run else ""
+    if dry_run:
+        say(f"{DRY}Migration check - no data will be moved")
+    refused: set[str] = set()
+    for one, found in examined(plan, images=images):
+        refused |= {one.user} if found else set()
+        say(mark + (f"Would refuse {one.user}: {'; '.join(found)}" if found else _planned(one)))
+    left = replace(plan, users=tuple(one for one in plan.users if one.user not in refused))
+    told = f"{len(left.at_work)} of {len(plan.users)} users to do, {size(left.bytes)}"
+    say(mark + told + (f", {about(left.estimate_s)} with one worker" if left.at_work else ""))
+    return not refused
 
 
 def _planned(one: UserPlan) -> str:
     match one.action:
-        case "skip":
+        case "skip" | "refuse":
             return f"Would skip {one.user}: {one.reason}"
-        case "refuse":
-            return f"Would refuse {one.user}: {one.reason}"
         case "finish":
             return f"Would finish {one.user}: {one.reason}"
         case "record":
@@ -70,6 +64,11 @@ def _moves(one: UserPlan) -> Iterator[str]:
     for part in one.folders:
         across = ", to another disk" if part.crosses else ""
         yield f"{part.old}/ -> {part.new}/ ({part.files:,} files, {size(part.bytes)}{across})"
+
+
+def about(seconds: float) -> str:
+    """The same as a guess."""
+    return span(seconds) if seconds < 1 else f"about {span(seconds)}"
 
 
 def report_lines(report: Report) -> Iterator[str]:

@@ -34,7 +34,9 @@ JOURNALED = frozenset({"backup", "switch", "remove"})
 """Those that the journal on the disk tells of before they begin."""
 
 Tell = Callable[[str, int, int], None]
-"""Hears (user, bytes copied, bytes in all)."""
+"""Hears (user, bytes done with, bytes in all)."""
+READ, COPIED, COMPARED = 0.4, 0.55, 0.9
+"""How much of the work for a database is done by then: reading and comparing its rows takes longer than copying."""
 
 
 def silent(_user: str, _done: int, _total: int) -> None:
@@ -136,6 +138,12 @@ class Work:
         for place, name in ((self.folder, ".actorstate-migration"), (self.backup_place.parent, self.backup_place.name)):
             for left in place.glob(f".{name}*.tmp"):
                 left.unlink(missing_ok=True)
+
+    def tell(self, database: float, folders: float = 0.0) -> None:
+        """Says how far this user is: the shares of his database and of his folders that are done with."""
+        plan = self.journal.plan
+        size = 0 if plan.database is None else plan.database.bytes
+        self.options.tell(self.user, int(size * database + (plan.bytes - size) * folders), plan.bytes)
 
     def enter(self, step: str, *, durably: bool) -> None:
         """The last step has ended and this one begins; if `durably`, the disk knows on return."""

@@ -1,5 +1,7 @@
 """A run shown as a job: people follow, pause, resume and cancel it; without it nothing is different."""
 
+import json
+import os
 import shutil
 import threading
 from collections.abc import Iterator
@@ -12,6 +14,7 @@ from actorstate.client.sync import Client, connect
 from actorstate.migrate.jobview import JobView, job_of
 from actorstate.migrate.layouts import SERVER
 from actorstate.migrate.run import Report, Settings, run_all
+from actorstate.migrate.runlock import only_one
 from tests.support.migration import HASTY, OLD, Case, killed_at, make_user, migrated, says, typed
 from tests.support.processes import LIVELY, Aside, until
 from tests.support.writer import WriterProcess
@@ -39,7 +42,7 @@ def data(tmp_path: Path) -> Path:
 
 
 def run(client: Client, data: Path) -> Report:
-    with JobView(client, data, SERVER) as view:
+    with JobView(client, data) as view:
         return run_all(data, SERVER, Settings(options=HASTY), view)
 
 
@@ -119,3 +122,14 @@ def test_the_command_line_does_not_show_its_run_as_a_job(writer: WriterProcess, 
     assert client.get(job_of(data)).status == "completed"
     assert "to undo it: actorstate migrate rollback profiles" in told.stdout
     assert "of 4 users" in told.stderr
+    with only_one(data):
+        told = typed("migrate", "status", "profiles", data, "--state", writer.directory)
+    assert f"process {os.getpid()} is at work on them now" in told.stdout
+    assert f"as a job: {job_of(data)}: completed, 4 of 4 users" in told.stdout
+    assert typed("migrate", "rollback", "profiles", data, "--state", writer.directory).returncode == 0
+    assert len(client.get(job_of(data)).attempts) == 1
+    assert client.get(job_of(data)).progress.succeeded == 3
+    nowhere = typed("migrate", "status", "profiles", data, "--state", data / "nowhere", "--json")
+    assert nowhere.returncode == 0
+    assert json.loads(nowhere.stdout)["job"]["status"] is None
+    assert not (data / "nowhere").exists()

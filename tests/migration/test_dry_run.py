@@ -48,7 +48,7 @@ def test_a_dry_run_changes_something_in_data_or_the_state_directory(data: Path, 
         ["strace", "-f", "-y", "-o", str(log), "-e", f"trace={MUTATING}", *line],
         capture_output=True, text=True, env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
     )  # fmt: skip
-    assert ended.returncode == 0, ended.stderr
+    assert ended.returncode == 1, ended.stderr  # `both` would be refused
     assert mutations(log.read_text(), data, state) == []
     assert tree(data) == before
     assert list(state.iterdir()) == []

@@ -1,7 +1,9 @@
 """Users' databases that are in use, and several runs at once: no committed row is lost, the others are told why."""
 
 import contextlib
+import os
 import sqlite3
+import subprocess
 import sys
 from pathlib import Path
 
@@ -13,13 +15,13 @@ from actorstate.migrate import Wish, run_profiles
 from actorstate.migrate.layouts import SERVER
 from actorstate.migrate.profiles import nothing_to_do
 from actorstate.migrate.run import Settings, Watcher, run_all
-from actorstate.migrate.runlock import only_one
 from tests.support.migration import (
     HASTY,
     NEW,
     OLD,
     Case,
     Disks,
+    command,
     killed_at,
     make_database,
     make_user,
@@ -30,7 +32,7 @@ from tests.support.migration import (
     tree,
     typed,
 )
-from tests.support.processes import Child, hear, tell, together
+from tests.support.processes import ROOT, Child, hear, tell, together
 
 
 def sit(database: str, mode: str) -> None:
@@ -56,6 +58,27 @@ def test_a_database_that_an_idle_app_has_open_is_moved_under_it(tmp_path: Path, 
         app.kill()
     assert migrated(tmp_path).counts == {"migrated": 1, "skipped": 1}
     assert ("by the app",) in [row[2:3] for row in rows_of(folder / NEW) if row[0] == "items"]
+
+
+def hold_open(database: str) -> None:
+    """An app that has the file open, and no lock on it."""
+    with Path(database).open("rb"):
+        tell("open")
+        hear()
+
+
+def test_an_idle_app_in_another_container_is_not_seen(tmp_path: Path) -> None:
+    folder = make_user(tmp_path, "alice")
+    before = rows_of(folder / OLD)
+    with Child(hold_open, folder / OLD) as app:
+        app.expect("open")
+        line = ["unshare", "--pid", "--fork", "--mount-proc", *command("migrate", "run", "profiles", tmp_path)]
+        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        told = subprocess.run([*line, "--lock-wait", "0.1"], capture_output=True, text=True, env=environment)
+        assert told.returncode == 1, told.stderr
+        assert "another container" in told.stdout
+    assert rows_of(folder / OLD) == before
+    assert migrated(tmp_path).good
 
 
 def commit_for_ever(old: str) -> None:
@@ -97,8 +120,9 @@ def test_a_row_that_a_live_writer_has_committed_is_lost(tmp_path: Path, mode: st
     assert rows in ([f"live {n}" for n in range(acknowledged)], [f"live {n}" for n in range(acknowledged + 1)])
 
 
-def test_somebody_who_waited_for_the_lock_is_told_that_his_row_is_committed(tmp_path: Path) -> None:
-    folder = make_user(tmp_path, "alice")
+@pytest.mark.parametrize("case", [Case(), Case(wal=True)], ids=str)
+def test_somebody_who_waited_for_the_lock_is_told_that_his_row_is_committed(tmp_path: Path, case: Case) -> None:
+    folder = make_user(tmp_path, "alice", case)
     with Child(wait_and_insert, folder / OLD) as app:
         app.expect("ready")
         stop = telemetry.listen(lambda _, fields: _say(app, fields), "migrate.reached")
@@ -131,17 +155,50 @@ def wait_and_insert(database: str) -> None:
 
 
 def test_two_runs_at_once_meet(tmp_path: Path) -> None:
-    make_user(tmp_path, "alice")
-    with only_one(tmp_path):
-        before = tree(tmp_path)
-        told = typed("migrate", "run", "profiles", tmp_path)
-        assert told.returncode == 4
-        assert "is migrating the users" in told.stderr
-        assert typed("migrate", "status", "profiles", tmp_path).returncode == 0
-        with pytest.raises(MigrationRunning):
-            run_profiles(tmp_path, wish=Wish(wait_s=0))
-        assert tree(tmp_path) == before
-    assert typed("migrate", "run", "profiles", tmp_path).returncode == 0
+    folder = make_user(tmp_path, "alice")
+    answers: list[int] = []
+
+    def meet(_name: str, fields: dict[str, object]) -> None:
+        if fields["point"] == "stage.ended":
+            before = tree(tmp_path)
+            told = typed("migrate", "run", "profiles", tmp_path)
+            assert f"process {os.getpid()} is migrating the users" in told.stderr
+            with pytest.raises(MigrationRunning):
+                run_profiles(tmp_path, wish=Wish(wait_s=0))
+            assert tree(tmp_path) == before
+            answers.append(told.returncode)
+
+    stop = telemetry.listen(meet, "migrate.reached")
+    try:
+        assert migrated(tmp_path).counts == {"migrated": 1}
+    finally:
+        stop()
+    assert answers == [4]
+    assert (folder / NEW).exists()
+
+
+def test_a_database_that_an_app_has_opened_already_is_undone_under_it(tmp_path: Path) -> None:
+    folder = make_user(tmp_path, "alice")
+    before = rows_of(folder / OLD)
+    with contextlib.ExitStack() as stack:
+
+        def open_and_fail(_name: str, fields: dict[str, object]) -> None:
+            if fields["point"] == "switch.database_placed":
+                app = stack.enter_context(Child(hold_open, folder / NEW))
+                app.expect("open")
+                raise OSError(5, "injected")
+
+        stop = telemetry.listen(open_and_fail, "migrate.reached")
+        try:
+            report = migrated(tmp_path)
+        finally:
+            stop()
+        assert report.counts == {"needs_attention": 1}
+        assert "is in use" in report.users[0].reason
+        assert rows_of(folder / OLD) == rows_of(folder / NEW) == before
+    told = typed("migrate", "audit", "profiles", tmp_path, "--user", "alice", "--mend", "--keep", "new")
+    assert told.returncode == 0, told.stdout
+    assert rows_of(folder / NEW) == before
 
 
 def start_an_app(data: str) -> None:

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from actorstate.migrate.journal import Journal, Moment, present_moment, read_journal, write_journal
-from actorstate.migrate.prune import clock_problem, prune_all
+from actorstate.migrate.clocks import Moment, clock_problem, doubt, present_moment
+from actorstate.migrate.journal import Journal, read_journal, write_journal
+from actorstate.migrate.prune import prune_all
 from actorstate.migrate.rollback import roll_back_all
 from actorstate.migrate.run import Watcher
 from tests.support.migration import (
@@ -203,7 +204,26 @@ def test_a_clock_that_was_set_ends_the_grace(tmp_path: Path, wall_ago: float, bo
 def test_a_reboot_or_a_small_correction_keeps_backups_for_ever() -> None:
     end = Moment(1_000_000.0, 500.0, "one boot")
     assert not clock_problem(end, Moment(1_000_000.0 + 31 * DAY, 20.0, "another boot"))
+    assert not doubt(end, Moment(1_000_000.0 + 31 * DAY, 30 * DAY, "another boot"), 30 * DAY)
+    assert not doubt(replace(end, synchronized=True), Moment(2e6, 20.0, "another boot", synchronized=True), 30 * DAY)
     assert not clock_problem(end, Moment(1_000_000.0 + 31 * DAY + 3_000, 500.0 + 31 * DAY, "one boot"))
+
+
+@pytest.mark.parametrize(("then", "now"), [(False, True), (True, False), (False, False)])
+def test_a_date_that_nothing_vouches_for_ends_the_grace_after_a_reboot(tmp_path: Path, monkeypatch, then, now) -> None:
+    folder = make_user(tmp_path, "alice")
+    migrated(tmp_path)
+    ended(folder, 31 * DAY, 31 * DAY, "another boot")
+    kept = kept_in(folder)
+    assert kept.ended is not None
+    write_journal(folder, replace(kept, ended=replace(kept.ended, synchronized=then)))
+    monkeypatch.setattr("actorstate.migrate.clocks.is_synchronized", lambda: now)
+    told = list(prune_all(tmp_path))
+    assert [one.wrong for one in told] == [True]
+    assert "--trust-clock" in told[0].stays
+    assert (folder / BACKUP).exists()
+    assert [one.stays for one in prune_all(tmp_path, trust_clock=True)] == [""]
+    assert not (folder / BACKUP).exists()
 
 
 def test_the_only_good_copy_is_pruned(tmp_path: Path) -> None:

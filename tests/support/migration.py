@@ -71,6 +71,11 @@ class Disks:
         subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(place)], check=True)
         self._mounted.append(place)
 
+    def mount_read_only(self, original: Path, place: Path) -> None:
+        place.mkdir()
+        subprocess.run(["mount", "--bind", "-o", "ro", str(original), str(place)], check=True)
+        self._mounted.append(place)
+
     def unmount_below(self, top: Path) -> None:
         for place in [place for place in reversed(self._mounted) if place.is_relative_to(top)]:
             subprocess.run(["umount", "--lazy", str(place)], check=True)
