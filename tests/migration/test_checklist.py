@@ -161,6 +161,24 @@ def test_a_source_that_is_damaged_is_migrated(tmp_path: Path) -> None:
     assert not (folder / "profiles").exists()
 
 
+def test_an_index_that_lacks_a_row_is_migrated(tmp_path: Path) -> None:
+    folder = make_user(tmp_path, "alice")
+    with contextlib.closing(sqlite3.connect(folder / OLD)) as connection:
+        page = int(connection.execute("SELECT rootpage FROM sqlite_master WHERE name='by_title'").fetchone()[0])
+        size = int(connection.execute("PRAGMA page_size").fetchone()[0])
+    content = bytearray((folder / OLD).read_bytes())
+    at = content.rindex(b"item ", 0, page * size)
+    content[at : at + 4] = b"ITEM"
+    (folder / OLD).write_bytes(content)
+    before = tree(tmp_path)
+    report = migrated(tmp_path)
+    assert report.counts == {"refused": 1}
+    assert "by_title" in report.users[0].reason
+    assert {
+        name: one[3] for name, one in tree(tmp_path).items() if "journal" not in name and not name.endswith(".json")
+    } == {name: one[3] for name, one in before.items()}
+
+
 def test_backups_outlive_their_grace_or_leave_before_it(tmp_path: Path) -> None:
     folder = make_user(tmp_path, "alice", Case(images=True))
     migrated(tmp_path)

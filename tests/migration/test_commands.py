@@ -7,6 +7,7 @@ import re
 import shlex
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from actorstate.cli.main import main
 from actorstate.cli.migrating import Following
 from actorstate.migrate.plan import Part, Plan, UserPlan
 from actorstate.migrate.run import Outcome, Watcher
-from actorstate.migrate.runlock import only_one
+from actorstate.migrate.runlock import only_one, runner_of
 from tests.support.migration import NEW, OLD, Case, Disks, command, make_user, migrated, rows_of, says, tree
 from tests.support.processes import ROOT, forked, joined
 
@@ -145,6 +146,32 @@ def test_ctrl_c_leaves_a_user_half_way(tmp_path: Path, verb: str) -> None:
         assert main(["migrate", "rollback", "profiles", str(data), "--json"]) == 0
         assert says(folder) == before
     assert codes == {0, 130}
+
+
+def test_a_second_ctrl_c_lets_another_run_in_while_users_are_at_work(tmp_path: Path) -> None:
+    make_user(tmp_path / "data", "alice")
+
+    def child() -> None:
+        pressed = [threading.Event(), threading.Event()]
+        seen: list[int | None] = []
+
+        def press(_number: int, _frame: object) -> None:
+            next(one for one in pressed if not one.is_set()).set()
+            raise KeyboardInterrupt
+
+        def listener(_name: str, fields: dict[str, object]) -> None:
+            if fields["point"] in {"stage.begun", "stage.ended"}:
+                os.kill(os.getpid(), signal.SIGINT)
+                assert pressed[fields["point"] == "stage.ended"].wait(30)
+            seen[:] = [runner_of(tmp_path / "data")]
+
+        signal.signal(signal.SIGINT, press)
+        telemetry.listen(listener, "migrate.reached")
+        with contextlib.suppress(KeyboardInterrupt):
+            migrated(tmp_path / "data")
+        os._exit(0 if seen == [os.getpid()] and pressed[1].is_set() else 1)
+
+    assert joined(forked(child)) == 0
 
 
 def on_a_terminal(*words: object) -> tuple[int, str]:

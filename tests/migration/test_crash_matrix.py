@@ -11,6 +11,7 @@ import pytest
 from tests.support.migration import (
     CASES,
     NEW,
+    OLD,
     Case,
     Stage,
     failing_at,
@@ -84,6 +85,16 @@ def test_an_error_at_a_named_point_leaves_the_user_half_way(stage: Stage) -> Non
             assert says(stage.folder) == stage.before, point
             assert not (stage.folder / NEW).exists()
         stage.check_migrated()
+
+
+@pytest.mark.parametrize("stage", [pytest.param(EVERYDAY, id=str(EVERYDAY))], indirect=True)
+def test_a_run_that_had_verified_everything_goes_back_for_want_of_its_backup(stage: Stage) -> None:
+    point = points_of(stage.run).index("remove.database_gone")
+    stage.set_up()
+    killed_at(point, stage.run)
+    (stage.folder / f"{OLD}.pre-migration-backup").unlink()
+    assert migrated(stage.data).counts == {"migrated": 1}
+    assert says(stage.folder) == stage.before
 
 
 @pytest.mark.parametrize("stage", [pytest.param(EVERYDAY, id=str(EVERYDAY))], indirect=True)
