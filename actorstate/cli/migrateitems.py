@@ -3,9 +3,13 @@
 import argparse
 import hashlib
 import json
+import os
+import shlex
+import sys
 import threading
+import time
 from collections.abc import Generator, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import get_args
@@ -18,7 +22,7 @@ from actorstate.cli.views import clean, counts, job_lines, watch_line
 from actorstate.client.sync import Client, connect
 from actorstate.core.messages.document import JobState
 from actorstate.core.plain import as_plain
-from actorstate.errors import BadRequest, WriterUnavailable
+from actorstate.errors import ActorStateError, BadRequest
 from actorstate.migrate.items.comparison import Comparison, Example, Preview, compared, previewed
 from actorstate.migrate.items.deletion import frozen_keys
 from actorstate.migrate.items.mapping import FieldMapping
@@ -113,7 +117,7 @@ def run(options: argparse.Namespace) -> int:
     with (
         _migration(options, read_only=False) as migration,
         connect(options.directory) as client,
-        _followed(client, migration.job, quiet=options.json),
+        _followed(client, migration, options.directory, quiet=options.json),
     ):
         expire_after_s = options.expire_after
         state = migrate_items(
@@ -226,10 +230,10 @@ def _headers(path: Path | None) -> dict[str, str]:
 
 
 @contextmanager
-def _followed(client: Client, job: str, *, quiet: bool) -> Generator[None]:
+def _followed(client: Client, migration: Migration, directory: str, *, quiet: bool) -> Generator[None]:
     """Shows the job while the block lasts: one line drawn anew on a terminal, a line now and then in a pipe."""
     over = threading.Event()
-    beside = threading.Thread(target=_follow, args=(client, job, over), daemon=True)
+    beside = threading.Thread(target=_follow, args=(client, migration.job, directory, over), daemon=True)
     if not quiet:
         beside.start()
     try:
@@ -240,17 +244,34 @@ def _followed(client: Client, job: str, *, quiet: bool) -> Generator[None]:
             beside.join(2 * LINE_S)
 
 
-def _follow(client: Client, job: str, over: threading.Event) -> None:
-    drawing, revision = can_draw(), 0
-    while not over.wait(FRAME_S if drawing else LINE_S):
-        try:
+def _follow(client: Client, job: str, directory: str, over: threading.Event) -> None:
+    drawing, revision, told, shown = can_draw(), 0, "", time.monotonic()
+    width = os.get_terminal_size(sys.stdout.fileno()).columns - 1 if drawing else None
+    while not over.wait(FRAME_S):
+        with suppress(ActorStateError):  # there is no job yet, or its writer is away; the migration itself tells
             state = client.get_if_newer(job, revision)
-        except (WriterUnavailable, BadRequest):
-            continue
-        if state is not None:
-            revision = state.revision
-            drawn_over(watch_line(state), drawing=drawing)
+            if state is None:
+                continue
+            if (waits_for := _waits_for(state, directory)) not in {told, ""}:
+                drawn_over("", drawing=drawing)
+                print(waits_for, file=sys.stderr, flush=True)
+            told = waits_for
+            if drawing or time.monotonic() >= shown + LINE_S:
+                revision, shown = state.revision, time.monotonic()
+                drawn_over(watch_line(state)[:width], drawing=drawing)
     drawn_over("", drawing=drawing)
+
+
+def _waits_for(state: JobState, directory: str) -> str:
+    """What somebody must type before it goes on."""
+    if state.finished:
+        return ""
+    if state.awaits_approval and state.approval is not None:
+        told = f"it asks: {clean(state.approval.question)}"
+        return f"{told}\n  to say yes: actorstate approve {shlex.quote(directory)} {state.id}"
+    if state.status == "paused":
+        return f"it is paused\n  to let it go on: actorstate resume {shlex.quote(directory)} {state.id}"
+    return ""
 
 
 def _report_lines(state: JobState, directory: str) -> Iterator[str]:
@@ -269,10 +290,10 @@ def _next_lines(state: JobState, directory: str) -> Iterator[str]:
         categories = ", ".join(
             f"{number:,} {clean(name)}" for name, number in state.progress.by_category.items() if number
         )
-        yield f"  failed: {categories}; which: actorstate items {directory} {state.id} --outcome failed"
+        yield f"  failed: {categories}; which: actorstate items {shlex.quote(directory)} {state.id} --outcome failed"
         yield "  once more: the same line with --retry CATEGORY"
-    if state.awaits_approval and not state.finished:
-        yield f"  to answer its question: actorstate approve {directory} {state.id}"
+    if waits_for := _waits_for(state, directory):
+        yield waits_for
     if state.status in {"failed", "cancelled"}:
         yield "  to go on: the same line again"
     if state.status == "completed":

@@ -39,6 +39,8 @@ ELSEWHERE = {
     "actorstate web": "tests/web/test_web_command.py",
     "run_profiles": "tests/migration/test_layouts.py",
     "migrate plan profiles": "tests/migration/test_as_a_job.py",
+    "migrate plan items": "tests/migration/test_items_typed.py",
+    "migrate_items": "tests/migration/test_items_typed.py",
 }
 """Words of a block, and the test that runs it: those need more than a writer and a job."""
 LASTING = ("serve", "top", "--follow")

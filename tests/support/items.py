@@ -10,6 +10,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -196,6 +197,7 @@ class Service:
     tokens: dict[str, set[str]] = field(default_factory=dict[str, set[str]])
     requests: int = 0
     on_put: Callable[[str], object] = lambda _key: None
+    on_request: Callable[[Message], object] = lambda _headers: None
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -208,12 +210,14 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.service.requests += 1
+        self.service.on_request(self.headers)
         found = self.service.items.get(self.key)
         self._answer(404 if found is None else 200, b"" if found is None else json.dumps(found).encode())
 
     def do_PUT(self) -> None:
         service, key = self.service, self.key
         service.requests += 1
+        service.on_request(self.headers)
         body = self.rfile.read(int(self.headers["Content-Length"]))
         service.tokens.setdefault(key, set()).add(self.headers["Idempotency-Key"])
         service.on_put(key)
