@@ -10,7 +10,7 @@ response, so WSGI, ASGI and tests drive the same code. Errors of the tree become
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from urllib.parse import quote
 
 from actorstate.client.operations import Operation
@@ -37,8 +37,13 @@ class Route:
 
     def match(self, path: str) -> tuple[str, ...] | None:
         """The parts in braces, when the path is of this shape."""
-        found = re.fullmatch(re.sub(r"\\\{\w+\\\}", "([^/]+)", re.escape(self.path)), path)
+        found = _shape(self.path).fullmatch(path)
         return None if found is None else found.groups()
+
+
+@cache
+def _shape(path: str) -> re.Pattern[str]:
+    return re.compile(re.sub(r"\\\{\w+\\\}", "([^/]+)", re.escape(path)))
 
 
 class Router:
