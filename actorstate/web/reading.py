@@ -90,8 +90,13 @@ class Reading:
         status, health = one_of(query, "status", get_args(Status)), one_of(query, "health", get_args(Health))
         kind, after = text(query, "kind", 128) or None, text(query, "after", 128)
         body = ListJobs(status, kind, health, after, page_size(query), newest=True)
-        page = yield from asked(body, Listed, self._settings.timeout_s)
         told = self._lists.get(body)
+        try:
+            page = yield from asked(body, Listed, self._settings.timeout_s)
+        except WriterUnavailable:
+            if told is None or not self._settings.stale:
+                raise
+            return stale(told.body)
         if told is None or told.page is not page:
             if len(self._lists) >= MAX_LISTS:
                 self._lists.clear()
@@ -168,7 +173,7 @@ class Reading:
         known = self._newest.last_known(job)
         if not self._settings.stale or known is None or known.state.revision < seen:
             return problem_of(error)
-        return json_response(known.body, (*FORGET, (STALE, "1")))
+        return stale(known.body)
 
     def _news(self, job: str, newest: Shown, seen: str) -> Stream[bytes]:
         turn = object()
@@ -184,6 +189,11 @@ class Reading:
                 yield Emit(event(newer) if newer else b":\n\n")
         finally:
             self._streams.discard(turn)
+
+
+def stale(body: bytes) -> Response:
+    """What was so before the writer went away; it must not be kept."""
+    return json_response(body, (*FORGET, (STALE, "1")))
 
 
 def event(newest: Shown) -> bytes:

@@ -15,7 +15,7 @@ class WebSettings:
     timeout_s: float = 2.0
     """How long a request waits for the writer before it is answered with 503 or the last known state."""
     stale: bool = True
-    """Whether a job's last known state is shown, marked as such, while the writer is away; else 503."""
+    """Whether the last known state of a job, or of a list, is shown and marked while the writer is away; else 503."""
     fresh_s: float = 3.0
     """Jobs that the change feed does not name are answered from this process's memory, without a question to the
     writer; after a silence of the feed for so long (it beats each second) all is asked for. 0: always."""

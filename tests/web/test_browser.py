@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 from collections import Counter
+from functools import partial
 
 import pytest
 
@@ -11,6 +12,7 @@ from actorstate.client.sync import connect
 from actorstate.config import ClientSettings
 from tests.support.gunicorn import gunicorn
 from tests.support.reporting import reporting
+from tests.support.writer import WriterProcess
 
 sync_api = pytest.importorskip("playwright.sync_api")
 expect = sync_api.expect
@@ -31,28 +33,42 @@ HARMLESS = ("Failed to load resource",)
 def chromium():
     with sync_api.sync_playwright() as playwright:
         options = ["--no-sandbox", "--disable-background-networking", "--disable-gpu"]
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=options)
+        # Playwright switches it off; people's browsers have it, and pages come back out of it as they were left.
+        kept = ["--disable-back-forward-cache"]
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=options, ignore_default_args=kept)
         yield browser
         browser.close()
 
 
+@pytest.fixture(scope="module")
+def writer(tmp_path_factory):
+    """One directory's writer; a test that kills it starts it again."""
+    writer = WriterProcess(tmp_path_factory.mktemp("page") / "jobs").start()
+    yield writer
+    writer.kill()
+
+
 @pytest.fixture
-def client(directory, writer):
-    with connect(directory, autostart=False, settings=ClientSettings(timeout_s=30.0)) as client:
+def client(writer):
+    """A client of a directory with the one job import-42, as it is at its beginning."""
+    with connect(writer.directory, autostart=False, settings=ClientSettings(timeout_s=30.0)) as client:
+        for state in client.jobs():
+            client.delete(state.id)
         client.create("import-42", total=100_000, kind="orders")
         yield client
 
 
-@pytest.fixture(params=["polling", pytest.param("events", marks=pytest.mark.nightly)])
-def site(request, directory, client, tmp_path):
+@pytest.fixture(scope="module", params=["polling", pytest.param("events", marks=pytest.mark.nightly)])
+def site(request, writer, tmp_path_factory):
     """The address of the page, under real gunicorn: threads that are polled, and asyncio with event streams."""
     app, kind = (
         ("controlled", ("-k", "gthread", "--threads", "16")) if request.param == "polling" else ("live", ("-k", "asgi"))
     )
-    accesses = tmp_path / "accesses.log"
+    folder = tmp_path_factory.mktemp("site")
+    accesses = folder / "accesses.log"
     options = ("--access-logfile", str(accesses), "--access-logformat", "%(s)s %(U)s")
-    with gunicorn(directory, tmp_path / "web.log", *kind, *options, app=f"tests.support.webapp:{app}") as server:
-        server.accesses = accesses
+    with gunicorn(writer.directory, folder / "web.log", *kind, *options, app=f"tests.support.webapp:{app}") as server:
+        server.accesses, server.kind = accesses, request.param
         server.url = f"http://127.0.0.1:{server.port}/"
         yield server
 
@@ -93,13 +109,14 @@ def status(page, word):
 
 
 def test_the_older_notes_manual_procedure(site, client, tab):
-    """Reload, close and open again, go away and come back, a second tab, another browser, a restarted writer."""
+    """Reload, close and open again, go away and come back, a second tab, another browser."""
     with reporting(site_directory(client), "import-42", 2):
         page = tab()
         page.goto(site.url)
         page.click("text=import-42")
         seen = processed(page)
-        for again in (page.reload, lambda: page.goto("about:blank"), page.go_back, page.go_back, page.go_forward):
+        back, forward = (partial(go, wait_until="commit") for go in (page.go_back, page.go_forward))
+        for again in (page.reload, lambda: page.goto("about:blank"), back, back, forward):
             again()
             if page.url != "about:blank" and "job=" in page.url:
                 now = processed(page)
@@ -139,17 +156,73 @@ def test_a_reload_without_news_costs_no_body(site, client, tab):
     assert after["200"] == 0, after
 
 
-def test_a_killed_writer_is_told_and_its_return_too(site, client, tab, writer, start_writer):
+def test_a_killed_writer_is_told_and_its_return_too(site, client, tab, writer):
     page = tab()
     page.goto(site.url + "?job=import-42")
     processed(page)
+    listed = tab()
+    listed.goto(site.url)
+    listed.wait_for_selector("text=import-42")
     writer.kill()
-    expect(page.locator("#line")).to_contain_text("last known state", timeout=30_000)
+    for one in (page, listed):
+        expect(one.locator("#line")).to_contain_text("last known state", timeout=30_000)
     assert processed(page) == 0, "the state was taken away with the writer"
-    start_writer()
+    expect(listed.locator("main")).to_contain_text("import-42")
+    listed.goto(site.url + "?job=import-43")
+    expect(listed.locator("main")).to_contain_text("The writer does not answer; trying again")
+    writer.start()
     client.pause("import-42")
     status(page, "paused")
     expect(page.locator("#line")).to_have_text("Live", timeout=30_000)
+
+
+def test_a_damaged_job_is_said_to_be_damaged(site, client, tab):
+    page = tab()
+    broken = {"detail": "the state of job import-42 does not match its digest", "code": "corrupt_job"}
+    page.route("**/api/jobs/import-42", lambda route: route.fulfill(status=500, json=broken))
+    page.goto(site.url + "?job=import-42")
+    expect(page.locator("main")).to_contain_text("does not match its digest")
+    expect(page.locator("#line")).to_contain_text("does not match its digest")
+
+
+def test_a_laptop_that_slept_shows_the_present_at_once(site, client, tab):
+    """What was under way when the lid was closed is never answered: its connection is gone."""
+    page = tab()
+    page.clock.install()
+    page.goto(site.url + "?job=import-42")
+    processed(page)
+    with page.expect_request("**/api/jobs/import-42"):
+        page.route("**/api/jobs/import-42", lambda route: None)
+    page.unroute("**/api/jobs/import-42")
+    client.pause("import-42")
+    page.clock.fast_forward(10_000)
+    expect(page.locator(".heading .badge").first).to_have_text("paused", timeout=10_000)
+
+
+@pytest.mark.nightly
+def test_a_tab_that_was_frozen_goes_on(site, client, tab):
+    page = tab()
+    page.goto(site.url + "?job=import-42")
+    processed(page)
+    devtools = page.context.new_cdp_session(page)
+    devtools.send("Page.setWebLifecycleState", {"state": "frozen"})
+    client.pause("import-42")
+    devtools.send("Page.setWebLifecycleState", {"state": "active"})
+    status(page, "paused")
+
+
+def test_back_is_the_present_not_the_past(site, client, tab):
+    """Out of the browser's own cache the page comes as it was left, its script stopped where it stood."""
+    page = tab()
+    page.goto(site.url + "?job=import-42")
+    processed(page)
+    page.evaluate("window.left = true")
+    page.goto(site.url + "healthz")
+    client.pause("import-42")
+    page.go_back(wait_until="commit")
+    status(page, "paused")
+    if site.kind == "polling":
+        assert page.evaluate("window.left"), "it was loaded anew: this test shows nothing"
 
 
 def test_an_answer_that_was_overtaken_does_not_turn_the_page_back(site, client, tab):
@@ -306,23 +379,26 @@ def test_a_job_that_is_not_there_is_told_and_appears_when_it_is(site, client, ta
     status(page, "pending")
 
 
-@pytest.mark.nightly
-def test_eight_tabs_twenty_reloads_four_workers_and_a_killed_writer(site, client, tab, writer, start_writer):
+@pytest.mark.parametrize(("tabs", "reloads"), [(3, 4), pytest.param(8, 20, marks=pytest.mark.nightly)])
+def test_reloads_of_many_tabs_while_four_workers_report_and_the_writer_is_killed(
+    site, client, tab, writer, tabs, reloads
+):
     first = tab()
-    tabs = [first, *(tab(first.context) for _ in range(7))]
-    for page in tabs:
+    pages = [first, *(tab(first.context) for _ in range(tabs - 1))]
+    for page in pages:
         page.goto(site.url + "?job=import-42")
-    seen = [0] * len(tabs)
+    seen = [0] * tabs
     with reporting(site_directory(client), "import-42", 4):
-        for turn in range(20):
-            if turn == 10:
+        for turn in range(reloads):
+            if turn == reloads // 2:
                 writer.kill()
-                start_writer()
-            for number, page in enumerate(tabs):
+                writer.start()
+            for number, page in enumerate(pages):
                 page.reload(wait_until="commit")
                 now = processed(page)
                 assert now >= seen[number], f"tab {number} turned back from {seen[number]} to {now}"
                 seen[number] = now
     state = client.get("import-42")
-    for page in tabs:
+    assert state.progress.processed > 0
+    for page in pages:
         expect(page.locator(".big span").first).to_contain_text(f"{state.progress.processed:,} of", timeout=30_000)

@@ -9,7 +9,7 @@ export function badge(word, kind) {
   return word ? el("span", { class: `badge ${kind}-${word}` }, word) : null;
 }
 
-export function listView(page, filters, now) {
+export function listView(page, filters, now, trouble) {
   const jobs = page ? page.jobs : null;
   const damaged = page ? page.damaged : [];
   return [
@@ -18,7 +18,7 @@ export function listView(page, filters, now) {
       ["", ...STATUSES].map((status) =>
         el("button", { type: "button", class: "filter", "data-filter": status, "data-key": `f-${status}`,
           "aria-pressed": String((filters.status || "") === status) }, status || "all"))),
-    jobs === null ? el("p", { class: "empty" }, "Loading…") : jobs.length || damaged.length ? table(jobs, damaged, now) : nothing(filters),
+    jobs === null ? el("p", { class: "empty" }, trouble || "Loading…") : jobs.length || damaged.length ? table(jobs, damaged, now) : nothing(filters),
     page && page.after ? el("button", { type: "button", class: "quiet", "data-more": page.after }, "Show more") : null,
   ];
 }

@@ -10,6 +10,8 @@ const CALM_MS = 5000; // nothing has changed for a while, the job has ended, or 
 const LONGEST_MS = 10000;
 const GIVE_UP_MS = 30000;
 const CALM_AFTER = 30;
+const ASLEEP_MS = 5000; // a clock that jumped so far: the machine slept, or the browser froze this tab
+const AWAY = "The writer does not answer; this is the last known state";
 
 const main = document.getElementById("main");
 const line = document.getElementById("line");
@@ -28,6 +30,8 @@ let timer = 0;
 let asking = null;
 let events = null;
 let missing = "";
+let trouble = ""; // why there is nothing to show yet
+let drawn = Date.now();
 let shown = 0; // rows of the list beyond the first page
 let more = {}; // lists of the job that somebody has opened
 
@@ -50,7 +54,7 @@ function arrive() {
   if (before.job !== place.job || before.status !== place.status) {
     tags = { page: "", job: "" };
     page = null;
-    missing = "";
+    missing = trouble = "";
     unchanged = 0;
     shown = 0;
     more = {};
@@ -116,14 +120,17 @@ async function askJob(signal) {
   } else {
     missing = "";
     const tag = response.headers.get("ETag") || "";
-    const stale = response.headers.has("X-Actorstate-Stale");
     if (tag && tag === tags.job) unchanged += 1;
     else if (keep(await response.json())) [tags.job, unchanged] = [tag, 0];
-    if (stale) {
-      failures += 1;
-      tell("The writer does not answer; this is the last known state");
-    } else heard("");
+    answered(response);
   }
+}
+
+// What is shown is right, but perhaps of before the writer went away.
+function answered(response) {
+  if (!response.headers.has("X-Actorstate-Stale")) return heard("");
+  failures += 1;
+  tell(AWAY);
 }
 
 async function askList(signal) {
@@ -134,17 +141,21 @@ async function askList(signal) {
   const tag = response.headers.get("ETag") || "";
   if (tag && tag === tags.page) unchanged += 1;
   else [page, tags.page, unchanged] = [await response.json(), tag, 0];
-  heard("");
+  answered(response);
 }
 
 async function refused(response) {
   failures += 1;
   if (response.status === 401 || response.status === 403) return tell("You are not logged in any more; reload this page");
-  tell("The writer does not answer; this is the last known state");
+  const seen = place.job ? known.has(place.job) : page;
+  if (response.status === 503) trouble = seen ? "" : "The writer does not answer; trying again";
+  else trouble = (await response.json().catch(() => ({}))).detail || `The server failed (${response.status})`;
+  tell(trouble || AWAY);
 }
 
 function heard(words) {
   failures = 0;
+  trouble = "";
   tell(words);
 }
 
@@ -215,7 +226,7 @@ function draw() {
   const now = Date.now() + skewMs;
   if (!place.job) {
     document.title = "Jobs";
-    show(main, ...listView(page, place, now));
+    show(main, ...listView(page, place, now, trouble));
     return;
   }
   const job = known.get(place.job);
@@ -223,7 +234,7 @@ function draw() {
   document.title = `${done}${place.job}`;
   if (job) show(main, ...jobView(job, about, now, more));
   else show(main, el("p", { class: "path" }, el("a", { href: "./", "data-go": "" }, "← All jobs")),
-    el("div", { class: "heading" }, el("h1", { tabindex: -1 }, place.job)), el("p", { class: "empty" }, missing ? "There is no such job (any more)." : "Loading…"));
+    el("div", { class: "heading" }, el("h1", { tabindex: -1 }, place.job)), el("p", { class: "empty" }, missing ? "There is no such job (any more)." : trouble || "Loading…"));
 }
 
 // --- doing ------------------------------------------------------------------------------------------------------
@@ -288,7 +299,13 @@ addEventListener("online", () => askSoon(0));
 addEventListener("pageshow", (event) => { if (event.persisted) askSoon(0); });
 // After sleep or in a hidden tab timers stand still: whoever looks again gets news at once.
 document.addEventListener("visibilitychange", () => { if (!document.hidden) askSoon(0); });
-setInterval(() => { if (!document.hidden) draw(); }, EVERY_MS);
+setInterval(() => {
+  const slept = Date.now() - drawn > ASLEEP_MS;
+  drawn = Date.now();
+  if (document.hidden) return;
+  if (slept) askSoon(0); // what was under way died with the connection, and would be waited for
+  draw();
+}, EVERY_MS);
 
 arrive();
 fetch("api/about", { cache: "no-store", credentials: "same-origin" }).then(async (response) => {

@@ -33,8 +33,11 @@ export function moment(iso, now) {
   return sameDay ? at.toLocaleTimeString() : at.toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" });
 }
 
+const LATE_S = 10;
+
 export function ends(rate, now) {
   if (!rate.eta) return "–";
   const left = (Date.parse(rate.eta) - now) / 1000;
-  return left > 0 ? `in ${span(left)}` : "any moment";
+  if (left > 0) return `in ${span(left)}`;
+  return left > -LATE_S ? "any moment" : "–"; // it should have by now: nobody knows
 }
