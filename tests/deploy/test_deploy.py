@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.gunicorn import end
+from tests.support.nginx import configured
 from tests.support.web import ask, served
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -62,12 +63,8 @@ def test_systemd_understands_every_line(unit, tmp_path):
 
 @needed("nginx")
 def test_nginx_understands_every_line(tmp_path):
-    text = (DEPLOY / "nginx.conf").read_text().replace("/var/cache/nginx/actorstate", str(tmp_path / "cache"))
-    (tmp_path / "ours.conf").write_text(text)
-    http = f"http {{ access_log off; include {tmp_path}/ours.conf; }}"
-    whole = f"pid {tmp_path}/pid; error_log {tmp_path}/error.log; events {{}} {http}"
-    (tmp_path / "nginx.conf").write_text(whole)
-    result = subprocess.run(["nginx", "-t", "-c", str(tmp_path / "nginx.conf")], capture_output=True, text=True)
+    whole = configured(tmp_path, "unix:/run/actorstate-web/web.sock", "8080")
+    result = subprocess.run(["nginx", "-t", "-c", str(whole)], capture_output=True, text=True)
     assert "syntax is ok" in result.stderr, result.stderr
 
 

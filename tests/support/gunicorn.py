@@ -27,6 +27,7 @@ class WebServer:
 
     def __init__(self, process: "subprocess.Popen[bytes]", port: int, log: Path) -> None:
         self.process, self.port, self.log = process, port, log
+        self.path = "/api/jobs/import-42"
 
     def signal(self, number: int) -> None:
         """To its main process."""
@@ -43,11 +44,11 @@ class WebServer:
             connection.close()
 
     def refreshed(self, requests: int, readers: int, look: Callable[[int, bytes], str]) -> Counter[str]:
-        """So many requests for the job by so many readers at once; what `look` says of each answer, counted."""
+        """So many requests for `path` by so many readers at once; what `look` says of each answer, counted."""
 
         def one(_number: int) -> str:
             try:
-                status, _, body = self.get("/api/jobs/import-42")
+                status, _, body = self.get(self.path)
             except (OSError, http.client.HTTPException) as error:
                 return f"no answer: {error!r}"
             return look(status, body)

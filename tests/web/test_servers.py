@@ -1,5 +1,6 @@
 """Real web servers, their clients made at import: every request is answered and right, whatever ends or begins anew."""
 
+import shutil
 import signal
 import socket
 import threading
@@ -8,7 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from actorstate.client.sync import connect
-from tests.support.gunicorn import ASGI, WITHIN_S, WSGI, gunicorn, right
+from tests.support.gunicorn import ASGI, WITHIN_S, WSGI, WebServer, gunicorn, right
+from tests.support.nginx import nginx
 
 pytestmark = pytest.mark.slow
 
@@ -52,6 +54,24 @@ def test_workers_that_are_replaced_lose_no_request(directory, client, tmp_path, 
         server.signal(signal.SIGHUP)
         answers += server.refreshed(400, 8, right)
     assert answers == {"right": 1_000}
+
+
+@pytest.mark.nightly
+@pytest.mark.skipif(shutil.which("nginx") is None, reason="needs nginx")
+def test_nginx_hides_the_connections_that_uvicorns_worker_resets_at_its_end(directory, client, tmp_path):
+    """By itself it closes what it has accepted and not read (github.com/Kludex/uvicorn/pull/3124)."""
+    app, *options = KINDS["uvicorn"]
+    ages = ("--max-requests", "100", "--max-requests-jitter", "20")
+    with (
+        gunicorn(directory, tmp_path / "web.log", *options, *ages, app=app) as server,
+        nginx(tmp_path, server.port) as port,
+    ):
+        before = WebServer(server.process, port, server.log)
+        before.path = "/static/page.js"  # kept by no cache of nginx
+        answers = before.refreshed(600, 8, lambda status, _body: str(status))
+        server.signal(signal.SIGHUP)
+        answers += before.refreshed(400, 8, lambda status, _body: str(status))
+    assert answers == {"200": 1_000}
 
 
 @pytest.mark.parametrize("kind", kinds("gthread", "asgi"))
