@@ -6,6 +6,7 @@ And jobs that expire: by their own time or the writer's, never while they are re
 import queue
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import cast
 
@@ -258,7 +259,7 @@ def test_a_damaged_job_keeps_the_others_from_leaving(
         for name in ("a-damaged", "b-fine"):
             client.create(name, expire_after_s=1.0)
             client.complete(name)
-    with sqlite3.connect(tmp_path / "jobs.sqlite") as database:
+    with closing(sqlite3.connect(tmp_path / "jobs.sqlite")) as database, database:
         for table in ("changes", "keyframes"):
             database.execute(f"UPDATE {table} SET body = x'00' WHERE job = 'a-damaged'")
     reported: list[object] = []

@@ -32,11 +32,14 @@ PRAGMA user_version = {SCHEMA_VERSION};
 
 def connect(path: Path) -> sqlite3.Connection:
     """A connection in WAL mode whose commits wait for the disk. Raises StoreFailed where that is not possible."""
-    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5.0)
-    if connection.execute("PRAGMA journal_mode = WAL").fetchone() != ("wal",):
-        raise StoreFailed(f"{path}: this file system does not take SQLite's write-ahead log")
-    connection.execute("PRAGMA synchronous = FULL")
-    connection.execute("PRAGMA wal_autocheckpoint = 0")
+    with contextlib.ExitStack() as undone:
+        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5.0)
+        undone.callback(connection.close)
+        if connection.execute("PRAGMA journal_mode = WAL").fetchone() != ("wal",):
+            raise StoreFailed(f"{path}: this file system does not take SQLite's write-ahead log")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA wal_autocheckpoint = 0")
+        undone.pop_all()
     return connection
 
 
