@@ -476,6 +476,8 @@ def refused(path: Path) -> ActorStateError:
             store.open()
     finally:
         abandon(store)
+    held = [os.path.realpath(entry) for entry in Path("/proc/self/fd").iterdir()]
+    assert str(path) not in held, "an open that failed holds the file"
     return caught.value
 
 
