@@ -12,15 +12,16 @@ DIR/.actorstate/writer.log  what a writer says that was started with --detach, o
 import contextlib
 import json
 import os
+import pwd
 import shlex
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from actorstate import telemetry
-from actorstate.errors import StoreFailed, WriterRunning, WriterUnavailable
+from actorstate.errors import NotOwner, StoreFailed, WriterRunning, WriterUnavailable
 from actorstate.store.files import lock, make_private_folder, open_lock, sign_lock, signer_of, write_durably
-from actorstate.store.location import Location
+from actorstate.store.location import Kind, Location
 
 FOLDER = ".actorstate"
 MAX_SOCKET_PATH_BYTES = 107
@@ -35,13 +36,14 @@ SHORT_FOLDER = "actorstate-"
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Addresses of the writer's sockets, and the process behind them."""
+    """Addresses of the writer's sockets, the process behind them, and the kind of store that it keeps."""
 
     requests: str
     changes: str
     pid: int
     boot: str
     epoch: int
+    store: Kind = "sqlite"
 
 
 def boot_id() -> str:
@@ -137,6 +139,30 @@ def is_published(directory: Path) -> bool:
     return (private_folder(directory) / "endpoint").exists()
 
 
+def check_owner(directory: Path) -> None:
+    """Refuses what would leave this user's files in another one's directory. Raises NotOwner.
+
+    Root is everybody's other. Whoever else may write to a directory may begin it, as its group may; after that
+    it is his whose private folder it is.
+    """
+    folder, us = private_folder(directory), os.geteuid()
+    if not folder.exists():
+        folder = directory if us == 0 and directory.exists() else folder
+    if folder.exists() and (uid := folder.stat().st_uid) != us:
+        owner = user_name(uid)
+        raise NotOwner(
+            f"{directory} belongs to {owner}, and you are {user_name(us)}", owner=owner, directory=str(directory)
+        )
+
+
+def user_name(uid: int) -> str:
+    """The user's name, or `#1000` where the number has none (in containers, often); `sudo -u` takes both."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"#{uid}"
+
+
 class WriterLock:
     """The right to be the directory's only writer: an flock, which the kernel drops with the process.
 
@@ -148,7 +174,8 @@ class WriterLock:
         self.descriptor = -1
 
     def acquire(self) -> None:
-        """Raises WriterRunning, with the holder's pid, when another process has it."""
+        """Raises WriterRunning, with the holder's pid, when another process has it, and NotOwner."""
+        check_owner(self._path.parent.parent)
         make_private_folder(self._path.parent)
         descriptor = open_lock(self._path)
         if not lock(descriptor):

@@ -40,6 +40,7 @@ ActorStateError
     ├── OtherStore            the directory holds the other kind of store
     ├── CorruptItem           items of a job's ledger are damaged; all others can be read
     ├── StoreTooNew           written by a later release
+    ├── NotOwner              the directory is another user's, whom our files would lock out
     ├── EpochFenced           another writer has taken the directory over
     └── WriterRunning         the directory already has a writer
 """
@@ -374,6 +375,13 @@ class StoreTooNew(StoreError):
 
     code = "store_too_new"
     default_hint = "install the release that wrote it: pip install --upgrade actorstate"
+
+
+class NotOwner(StoreError):
+    """The directory belongs to another user: files of this one in it would lock that one out. It was not touched."""
+
+    code = "not_owner"
+    default_hint = "type the same as its owner: sudo -u {owner} actorstate serve {directory}"
 
 
 class EpochFenced(StoreError):

@@ -2,14 +2,13 @@
 
 import argparse
 import contextlib
-from pathlib import Path
 
 from actorstate.cli import exits
 from actorstate.cli.asjson import line
 from actorstate.cli.command import Command, add_directory
 from actorstate.cli.stages import locked, table
 from actorstate.cli.verify import verified
-from actorstate.errors import CorruptJob
+from actorstate.errors import BadRequest, CorruptJob
 from actorstate.store.backup import copy_store, finish, partial
 from actorstate.store.choice import view_at
 from actorstate.store.location import Location, located, quoted
@@ -21,8 +20,14 @@ def _add_backup(parser: argparse.ArgumentParser) -> None:
 
 
 def _backup(options: argparse.Namespace) -> int:
-    location, target = located(options.directory), Path(options.target).absolute()
+    location, copied = located(options.directory), located(options.target)
+    target = copied.directory
     view_at(location)  # says what is wrong with the location before anything is made
+    if copied.kind == "json" != location.kind:
+        raise BadRequest(
+            f"a backup is a store of the same kind; {options.target} names another",
+            hint=f"actorstate backup {quoted(location)} {quoted(Location(location.kind, target))}",
+        )
     growing = partial(target)
     with contextlib.ExitStack() as stack:
         if location.kind == "json":

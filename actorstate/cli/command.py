@@ -1,6 +1,7 @@
 """What the commands share: their common options, and how each reaches a client."""
 
 import argparse
+import contextlib
 import os
 import sys
 from collections.abc import Callable
@@ -10,9 +11,9 @@ from importlib.util import find_spec
 from actorstate.client.start import is_switched_off
 from actorstate.client.sync import Client, connect
 from actorstate.config import ClientSettings
-from actorstate.endpoint import is_begun, lock_holder
+from actorstate.endpoint import is_begun, lock_holder, read_endpoint
 from actorstate.errors import WriterUnavailable
-from actorstate.store.location import located, quoted
+from actorstate.store.location import Location, located, other_store, quoted
 
 TIMEOUT_S = 10.0
 USUAL_COLUMNS = 80
@@ -102,15 +103,26 @@ def has_writer(directory: str) -> bool:
     """Whether a process holds the directory's lock.
 
     Raises WriterUnavailable when there is no such directory, or none with jobs in it: most often a typing
-    error, and no command may begin a new one by it.
+    error, and no command may begin a new one by it. Raises OtherStore where a writer keeps the other kind.
     """
     location = located(directory)
     path = location.directory
     if not is_begun(location):
-        what = "are no jobs in" if path.is_dir() else "is no directory"
-        raise WriterUnavailable(
-            f"there {what} {path}",
-            hint=f"check the path; to begin a new one: actorstate serve {quoted(directory)}",
-            directory=directory,
-        )
-    return lock_holder(path) is not None
+        raise _nothing(location, directory)
+    if lock_holder(path) is None:
+        return False
+    with contextlib.suppress(WriterUnavailable):  # it is on its way
+        there = Location(read_endpoint(path).store, path)
+        if there != location:
+            raise other_store(there)
+    return True
+
+
+def _nothing(location: Location, directory: str) -> WriterUnavailable:
+    """By their names alone: whether files are jobs, only a writer looks."""
+    path, files = location.directory, Location("json", location.directory)
+    what = "are no jobs in" if path.is_dir() else "is no directory"
+    hint = f"check the path; to begin a new one: actorstate serve {quoted(directory)}"
+    if is_begun(files):
+        what, hint = "is no SQLite store in", f"if its *.json files are jobs, name it {quoted(files)}; {hint}"
+    return WriterUnavailable(f"there {what} {path}", hint=hint, directory=directory)

@@ -217,7 +217,7 @@ def _writer(directory: Path, timeout_s: float) -> Iterator[Finding]:
     if endpoint.boot != boot_id():
         yield wrong("writer", "its address is of another boot or container", f"actorstate serve {quoted(directory)}")
         return
-    with connect(directory, autostart=False, settings=ClientSettings(timeout_s=timeout_s)) as client:
+    with connect(str(_place(directory)), autostart=False, settings=ClientSettings(timeout_s=timeout_s)) as client:
         try:
             found = client.transport.result_of(asked(ReadMetrics(), Metrics))
         except WriterUnavailable as error:

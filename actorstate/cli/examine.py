@@ -1,11 +1,11 @@
 """Findings of `doctor`, and small looks at processes, owners and sizes."""
 
-import pwd
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from actorstate.cli.views import clean
+from actorstate.endpoint import user_name
 
 MAX_COMMAND = 100
 
@@ -43,15 +43,11 @@ def wrong(name: str, message: str, step: str = "") -> Finding:
 
 
 def owner(path: Path) -> str:
-    """The name of the owner, or the number where it has no name (in containers, often); root may see the rest."""
+    """The name of the owner; root may see the rest."""
     try:
-        uid = path.stat().st_uid
+        return user_name(path.stat().st_uid)
     except OSError:
         return "root"
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return f"#{uid}"
 
 
 def process_state(pid: int) -> str:

@@ -17,11 +17,10 @@ import threading
 import time
 from collections.abc import Generator
 from pathlib import Path
-from pwd import getpwuid
 from typing import cast
 
 from actorstate.config import ClientSettings
-from actorstate.endpoint import is_begun, lock_holder, private_folder
+from actorstate.endpoint import is_begun, lock_holder, private_folder, user_name
 from actorstate.errors import WriterRunning, WriterUnavailable
 from actorstate.store.files import make_private_folder
 from actorstate.store.location import Location, quoted
@@ -79,8 +78,8 @@ class Starter:
         folder = private_folder(self._directory)
         owner = folder.stat().st_uid if folder.is_dir() else os.geteuid()
         if owner != os.geteuid():
-            hint = f"start it as its owner: sudo -u {_user(owner)} actorstate serve {quoted(self._location)}"
-            raise self._unavailable(f"it has no writer and belongs to {_user(owner)}", hint)
+            hint = f"start it as its owner: sudo -u {user_name(owner)} actorstate serve {quoted(self._location)}"
+            raise self._unavailable(f"it has no writer and belongs to {user_name(owner)}", hint)
 
     def _command(self) -> list[str]:
         python = sys.executable
@@ -196,10 +195,3 @@ def is_python(executable: str) -> bool:
     """Whether it is an interpreter by its name: under uWSGI, or frozen into one file, it is the program itself."""
     name = Path(executable).name.lower()
     return not getattr(sys, "frozen", False) and ("python" in name or "pypy" in name)
-
-
-def _user(uid: int) -> str:
-    try:
-        return getpwuid(uid).pw_name
-    except KeyError:
-        return f"#{uid}"

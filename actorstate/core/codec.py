@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from actorstate.core.messages.document import Document, ItemState, JobState
 from actorstate.core.messages.replies import Change, JobsChanged, Keyframe, Reply
-from actorstate.core.messages.requests import Request
+from actorstate.core.messages.requests import Numbered, Request
 from actorstate.errors import BadMessage, CorruptJob
 
 Message = TypeVar("Message")
@@ -17,6 +17,7 @@ encode = msgspec.msgpack.Encoder().encode
 """A message's wire form. Encoding a frozen message again gives the same bytes."""
 
 _request_decoder = msgspec.msgpack.Decoder(Request)
+_number_decoder = msgspec.msgpack.Decoder(Numbered)
 _replies_decoder = msgspec.msgpack.Decoder(list[Reply])
 _document_decoder = msgspec.msgpack.Decoder(Document)
 _state_decoder = msgspec.msgpack.Decoder(JobState)
@@ -40,6 +41,14 @@ def decode_request(frame: bytes) -> Request:
         return _request_decoder.decode(frame)
     except _UNDECODABLE as error:
         raise BadMessage(f"this frame is no valid request: {error}") from error
+
+
+def number_in(frame: bytes) -> int:
+    """The number of a frame that is no valid request otherwise, so that its sender learns of it; 0 where none is."""
+    try:
+        return _number_decoder.decode(frame).id
+    except _UNDECODABLE:
+        return 0
 
 
 def decode_replies(frame: bytes) -> list[Reply]:

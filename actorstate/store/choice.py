@@ -17,7 +17,7 @@ from actorstate.store.jsonfiles.fence import MARK, PRIVATE
 from actorstate.store.jsonfiles.mend import JsonMender
 from actorstate.store.jsonfiles.text import is_jobs, parsed
 from actorstate.store.jsonfiles.view import JsonView
-from actorstate.store.location import Kind, Location, quoted
+from actorstate.store.location import Kind, Location, other_store, quoted
 from actorstate.store.sqlite import SqliteStore
 from actorstate.store.sqlite.mend import SqliteMender
 from actorstate.store.sqlite.view import SqliteView
@@ -93,13 +93,7 @@ def mark_move(directory: Path, source: str, *, done: bool) -> None:
 def _check_kind(location: Location) -> None:
     found = kind_of(location.directory)
     if found is not None and found != location.kind:
-        there = Location(found, location.directory)
-        what = "a SQLite store" if found == "sqlite" else "JSON files of jobs"
-        raise OtherStore(
-            f"{location.directory} holds {what}; it was not touched",
-            hint=f"name it as it is: {there}",
-            location=str(there),
-        )
+        raise other_store(Location(found, location.directory))
 
 
 def _are_jobs(directory: Path) -> Iterator[bool]:

@@ -3,6 +3,8 @@
 What root makes belongs to the folder's owner: whoever comes after as that user can read it, and replace it.
 """
 
+import contextlib
+import errno
 import fcntl
 import os
 import time
@@ -12,8 +14,16 @@ LOOK_AGAIN_S = 0.02
 """How often a lock that somebody else has is tried again."""
 
 
+def is_full(error: BaseException) -> bool:
+    """Whether the disk, or this user's share of it, had no room."""
+    return isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}
+
+
 def write_durably(path: Path, content: bytes, mode: int = 0o600) -> None:
-    """Replaces `path` by `content`: temporary file, fsync, rename, fsync of the folder. Raises OSError."""
+    """Replaces `path` by `content`: temporary file, fsync, rename, fsync of the folder.
+
+    Raises OSError, and then leaves `path` as it was and nothing beside it.
+    """
     write_whole(path, content, mode)
     sync_folder(path.parent)
 
@@ -22,12 +32,17 @@ def write_whole(path: Path, content: bytes, mode: int = 0o600) -> None:
     """The same without the folder's fsync: whole or as before, and the new one for sure once the folder is synced."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
-    with os.fdopen(descriptor, "wb") as file:
-        belong(descriptor, path.parent)
-        file.write(content)
-        file.flush()
-        os.fsync(descriptor)
-    temporary.replace(path)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            belong(descriptor, path.parent)
+            file.write(content)
+            file.flush()
+            os.fsync(descriptor)
+        temporary.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):  # what went wrong first is what is told
+            temporary.unlink(missing_ok=True)
+        raise
 
 
 def sync_folder(folder: Path) -> None:

@@ -17,7 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
-from actorstate.endpoint import Endpoint, private_folder
+from actorstate.endpoint import Endpoint, check_owner, private_folder
 from actorstate.errors import ActorStateError, WriterRunning, WriterUnavailable, from_wire
 from actorstate.store.files import make_private_folder
 from actorstate.store.location import quoted
@@ -40,9 +40,10 @@ def log_path(directory: Path) -> Path:
 def detached(directory: Path, serve: Serve) -> Endpoint:
     """Where the new writer serves, which outlives this process.
 
-    Raises what `serve` raised, WriterUnavailable with its last log lines when it ended without a word.
+    Raises NotOwner, what `serve` raised, WriterUnavailable with its last log lines when it ended without a word.
     Only where there is one thread; `directory` is absolute.
     """
+    check_owner(directory)
     output = _open_log(directory)
     began_at = os.fstat(output).st_size
     ours, childs = os.pipe()

@@ -21,7 +21,6 @@ from actorstate.endpoint import (
     boot_id,
     discard_short_folder,
     highest_epoch,
-    private_folder,
     read_endpoint,
     socket_addresses,
     withdraw_endpoint,
@@ -31,8 +30,8 @@ from actorstate.endpoint import (
 from actorstate.errors import DiskFull, StoreError, WriterUnavailable
 from actorstate.store.choice import store_at
 from actorstate.store.contract import Store
-from actorstate.store.files import make_private_folder
-from actorstate.store.location import Location
+from actorstate.store.files import is_full
+from actorstate.store.location import Location, quoted
 from actorstate.writer.log import Log
 from actorstate.writer.meter import Meter
 from actorstate.writer.notify import notify, watchdog_interval_s
@@ -47,20 +46,34 @@ EXIT_STORE = 74
 def serve(location: Location, settings: WriterSettings, ready: Callable[[Endpoint], None]) -> int:
     """Serves `location` until SIGTERM, SIGINT or idleness and returns the exit status.
 
-    Raises WriterRunning, OtherStore, StoreTooNew, StoreFailed when it cannot begin. Main thread only, for the signals.
+    Raises WriterRunning, OtherStore, NotOwner, StoreTooNew, DiskFull, StoreFailed when it cannot begin. Main thread
+    only, for the signals.
     """
     os.umask(0o077)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     directory, store = location.directory, store_at(location)
-    make_private_folder(private_folder(directory))
-    lock = WriterLock(directory)
-    lock.acquire()
-    meter = Meter()
+    lock, meter = WriterLock(directory), Meter()
+    with _told_full(location):
+        lock.acquire()
     try:
-        with Log().listening(), meter.listening(), _opened(store):
-            return _serve(directory, settings, store, lock, meter=meter, ready=ready)
+        with _told_full(location), Log().listening(), meter.listening(), _opened(store):
+            return _serve(location, settings, store, lock, meter=meter, ready=ready)
     finally:
         lock.release()
+
+
+@contextlib.contextmanager
+def _told_full(location: Location) -> Generator[None]:
+    """A start needs some room; nobody waits for a call that could be repeated."""
+    try:
+        yield
+    except (DiskFull, OSError) as error:
+        if not isinstance(error, DiskFull) and not is_full(error):
+            raise
+        again, look = f"actorstate serve {quoted(location)}", f"df -h {quoted(location.directory)}"
+        hint = f"free some space, then: {again}; how full it is: {look}"
+        told = f"the disk under {location.directory} is full: the writer cannot begin; what was stored is as it was"
+        raise DiskFull(told, hint=hint) from error
 
 
 def next_epoch(directory: Path, store: Store) -> int:
@@ -72,7 +85,7 @@ def next_epoch(directory: Path, store: Store) -> int:
 
 
 def _serve(
-    directory: Path,
+    location: Location,
     settings: WriterSettings,
     store: Store,
     lock: WriterLock,
@@ -80,11 +93,12 @@ def _serve(
     meter: Meter,
     ready: Callable[[Endpoint], None],
 ) -> int:
+    directory = location.directory
     epoch = next_epoch(directory, store)
     server = Server(store, epoch, settings, lock.descriptor, meter=meter)
     _clear_up(directory)
     requests, changes = socket_addresses(directory)
-    endpoint = Endpoint(requests, changes, os.getpid(), boot_id(), epoch)
+    endpoint = Endpoint(requests, changes, os.getpid(), boot_id(), epoch, location.kind)
     server.bind(requests, changes)
     try:
         server.recover()

@@ -215,7 +215,7 @@ class Server:
                     raise BadMessage("a request is one frame")
                 self._handle(client, frame)
             except ActorStateError as error:
-                self._refuse(client, 0, error)
+                self._refuse(client, codec.number_in(frame) if frames == 1 else 0, error)
 
     def _handle(self, client: bytes, frame: bytes) -> None:
         request, now = codec.decode_request(frame), time.monotonic()

@@ -150,6 +150,24 @@ def test_a_writer_that_starts_on_a_full_disk_says_so_and_loses_nothing(disk: Sma
         applied_in(wire.ask(producer.change(report)))
 
 
+def test_a_first_start_on_a_full_disk_tells_to_repeat_a_call(disk: SmallDisk, writers: Writers) -> None:
+    with (disk.path / "kept").open("wb") as kept:  # room for what it says, not for a database
+        kept.write(bytes(8 * 1024))
+        kept.flush()
+        disk.fill()
+        kept.truncate(0)
+    writer = writers(disk.path / "jobs").launch()
+    assert not writer.first_line()
+    assert writer.wait_end() == EXIT_REFUSED
+    *_, told, hint = writer.log.read_text().splitlines()
+    assert told.endswith("is full: the writer cannot begin; what was stored is as it was")
+    assert hint.strip().startswith(f"free some space, then: actorstate serve {writer.directory};")
+    disk.free()
+    writer.start()
+    with Wire(writer.endpoint) as wire:
+        join(wire, "job")
+
+
 def serves_what_it_had(writer: WriterProcess, rows: int) -> bool:
     """Whether it starts (its own log, once moved into the database, may leave room); if not, it says why and ends."""
     writer.launch()

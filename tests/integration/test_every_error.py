@@ -368,6 +368,15 @@ def a_writer_whose_time_is_over(stage: Stage) -> None:
     store.commit(1, ())
 
 
+@raises(errors.NotOwner)
+def a_start_by_root_for_somebody_else(stage: Stage) -> None:
+    if os.geteuid():
+        pytest.skip("only root may give a directory away")
+    stage.directory.mkdir()
+    os.chown(stage.directory, 65534, 65534)
+    WriterLock(stage.directory).acquire()
+
+
 @raises(errors.WriterRunning)
 def a_second_writer(stage: Stage) -> None:
     stage.served()

@@ -25,7 +25,7 @@ from actorstate.core.messages.replies import Reply
 from actorstate.core.messages.requests import Body, ChangeRequest, CreateJob, Request
 from actorstate.endpoint import boot_id, is_published, lock_holder, read_endpoint
 from actorstate.errors import ActorStateError, BadRequest, WriterUnavailable
-from actorstate.store.location import Location
+from actorstate.store.location import Location, other_store, quoted
 
 HANDSHAKE_MS = 1_000
 """A connection into a dead writer's backlog is given up after this long; libzmq's default is 30 s."""
@@ -71,9 +71,11 @@ class Link:
             self.context.term()
 
     def open(self, send_hwm: int = 1_000) -> "zmq.Socket[bytes]":
-        """A new socket on its way to the writer. Raises NoAnswer when the directory names none."""
+        """A new socket on its way to the writer. Raises NoAnswer when the directory names none, OtherStore."""
         try:
             endpoint = read_endpoint(self._location.directory)
+            if endpoint.store != self._location.kind:
+                raise other_store(Location(endpoint.store, self._location.directory))
             channel: zmq.Socket[bytes] = self.context.socket(zmq.DEALER)
         except (WriterUnavailable, zmq.ZMQError) as error:
             raise NoAnswer(f"no way to {self._location}: {error}", directory=str(self._location)) from error
@@ -259,7 +261,7 @@ class Transport:
 
     def addressed(self, error: ActorStateError) -> ActorStateError:
         """The writer does not know how its directory is called here; a hint should work when typed."""
-        error.hint = error.hint.replace(" DIR", f" {self.location}")
+        error.hint = error.hint.replace(" DIR", f" {quoted(self.location)}")
         return error
 
     def _silent_writer(self) -> int | None:

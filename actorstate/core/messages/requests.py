@@ -316,6 +316,12 @@ class Request(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=Tru
     ttl_s: Seconds = 0.0
 
 
+class Numbered(Struct, frozen=True):
+    """What is looked for in a request that is wrong in itself."""
+
+    id: Annotated[int, Meta(ge=1, le=2**63 - 1)]
+
+
 def expiring(request: Request, body: CreateJob, after_s: float | None) -> Request:
     """The request for a job that expires `after_s` its end, unless it says so itself. It is stored with the job."""
     if after_s is None or body.expire_after_s is not None:

@@ -7,7 +7,6 @@ DIR/.deleted/{id}.json              tombstone of a deleted job: its revisions ar
 DIR/{id}.json.corrupted.{ms}        a damaged file, kept
 """
 
-import errno
 import os
 import re
 import time
@@ -18,11 +17,10 @@ from pathlib import Path
 from actorstate import telemetry
 from actorstate.core.messages.requests import JOB_ID_PATTERN
 from actorstate.errors import DiskFull, StoreError, StoreFailed
-from actorstate.store.files import make_private_folder, sync_folder
+from actorstate.store.files import is_full, make_private_folder, sync_folder
 
 STAGED = ".staged"
 """How a file's name ends until it is renamed: what a writer left behind under such a name was never true."""
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 Print = tuple[int, int, int]
 """Inode, time of change (ns) and size: what a file has that nobody has touched since."""
@@ -143,7 +141,7 @@ def keep_aside(path: Path, content: bytes, why: str = "corrupted") -> Path:
 
 def typed(error: OSError, directory: Path) -> StoreError:
     """DiskFull where there is no room, else StoreFailed."""
-    if error.errno in _FULL:
+    if is_full(error):
         return DiskFull(f"the disk under {directory} is full; nothing was written")
     return StoreFailed(f"{error.filename or directory} cannot be written or read: {error.strerror or error}")
 
