@@ -24,7 +24,7 @@ from actorstate.core.messages.document import JobState
 from actorstate.core.plain import as_plain
 from actorstate.errors import ActorStateError, BadRequest
 from actorstate.migrate.items.comparison import Comparison, Example, Preview, compared, previewed
-from actorstate.migrate.items.deletion import frozen_keys
+from actorstate.migrate.items.deletion import deleted_in, frozen_keys
 from actorstate.migrate.items.mapping import FieldMapping
 from actorstate.migrate.items.named import SOURCES, TARGETS, opened_source, opened_target
 from actorstate.migrate.items.rules import Duplicates, Migration, Mode, Rules
@@ -114,10 +114,11 @@ def run(options: argparse.Namespace) -> int:
         return plan(options)
     if options.directory is None:
         options.parser.error("--state DIR says where the job is kept; the same line typed again goes on with it")
+    directory = str(options.directory)
     with (
         _migration(options, read_only=False) as migration,
-        connect(options.directory) as client,
-        _followed(client, migration, options.directory, quiet=options.json),
+        connect(directory) as client,
+        _followed(client, migration, directory, quiet=options.json),
     ):
         expire_after_s = options.expire_after
         state = migrate_items(
@@ -126,7 +127,7 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print(line({"job": as_plain(state)}))
     else:
-        _say(_report_lines(state, options.directory))
+        _say(_report_lines(state, directory))
     return exits.FINE if state.status == "completed" and not state.progress.failed else exits.NO
 
 
@@ -276,9 +277,8 @@ def _waits_for(state: JobState, directory: str) -> str:
 
 def _report_lines(state: JobState, directory: str) -> Iterator[str]:
     yield f"{state.id}: {state.status}: {counts(state.progress)}"
-    for step in state.steps:
-        if step.name == "delete" and isinstance(step.data, dict):
-            yield f"  deleted: {step.data.get('deleted', 0):,} of {step.data.get('approved', 0):,} that were approved"
+    if (deleted := deleted_in(state)) is not None:
+        yield f"  deleted: {deleted:,} of {len(frozen_keys(state) or ()):,} that were approved"
     yield from _next_lines(state, directory)
 
 

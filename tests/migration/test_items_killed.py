@@ -57,6 +57,17 @@ def test_a_kill_loses_an_item_or_makes_it_a_duplicate(
     check(client, people, job)
 
 
+def test_a_plan_that_a_kill_has_left_hides_a_duplicate(
+    served: WriterProcess, client: Client, people: Path, job: str
+) -> None:
+    """Item 20 comes once more, behind the batch that had it: it is another item, though the job knows it as planned."""
+    with (people / "people.jsonl").open("a") as file:
+        file.write('{"id": 20, "name": "person 20", "age": 40}\n')
+    kill(served, people, job, point="counted", number=4, source="jsonl")
+    state = migrate(client, people, job, "jsonl")
+    assert counted(state) == COUNTS | {"processed": ROWS + 1, "duplicates": 2}
+
+
 def test_a_kill_between_the_service_and_the_count_makes_duplicates(
     served: WriterProcess, client: Client, people: Path, job: str, service: Service
 ) -> None:
@@ -79,6 +90,17 @@ def test_a_kill_in_a_retry_counts_an_item_twice_or_as_a_duplicate(
     assert counted(state) == COUNTS | {"succeeded": ROWS, "failed": 0, "duplicates": 0}
     assert set(service.puts.values()) == {1}
     assert set(ledger(client, job).values()) == {("succeeded", "validation", 2)}
+
+
+def test_a_second_sigterm_waits_for_the_batch_too(
+    served: WriterProcess, client: Client, people: Path, job: str, service: Service
+) -> None:
+    with killed_in(served, people, job, point="never", number=1, url=service.url) as child:
+        service.on_put = lambda key: key in {"7", "8"} and child.send(signal.SIGTERM)
+        assert child.wait() == 143, child.errors()
+    assert (client.get(job).progress.processed, len(service.items)) in {(BATCH, 7), (BATCH, 8)}
+    assert counted(migrate(client, people, job, url=service.url))["succeeded"] == ROWS
+    assert set(service.puts.values()) == {1}
 
 
 @pytest.mark.nightly

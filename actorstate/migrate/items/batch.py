@@ -11,7 +11,7 @@ from itertools import chain
 from typing import NamedTuple, TypeVar
 
 from actorstate.client.words import Outcome
-from actorstate.errors import ItemRefused
+from actorstate.errors import ItemRefused, TargetFailed
 from actorstate.migrate.items.rules import Action, Migration, decided, name_of
 from actorstate.migrate.items.shape import DUPLICATE, NETWORK, RATE_LIMIT, UNKNOWN, UNTRIED, Fields, Item, Place, Seen
 
@@ -24,6 +24,8 @@ NETWORK_PAUSE_S = 0.2
 LIMIT_PAUSE_S = 1.0
 MAX_PAUSE_S = 3_600.0
 """A limit that does not say how long it lasts; and what is believed at most."""
+MAX_UNREACHED = 3
+"""So many items in a row without an answer, and the target is gone: the rest need not fail one by one."""
 MARK_BYTES = 8
 
 
@@ -188,6 +190,25 @@ def written(migration: Migration, workers: Workers, entries: Sequence[Entry], pl
             entry.refusal, entry.outcome = None, "succeeded"
         else:
             entry.refuse(refusal, as_duplicate=migration.rules.skips_duplicates)
+
+
+@dataclass(slots=True)
+class Reach:
+    """Whether anything reaches the target; `unreached` items in a row have not."""
+
+    unreached: int = 0
+
+    def check(self, entries: Iterable[Entry]) -> None:
+        """Raises TargetFailed after MAX_UNREACHED of them in a row."""
+        for entry in entries:
+            lost = entry.outcome == "failed" and entry.category == NETWORK
+            self.unreached = self.unreached + 1 if lost else 0
+            if self.unreached >= MAX_UNREACHED:
+                told = "" if entry.refusal is None else entry.refusal.message
+                raise TargetFailed(
+                    f"the target did not answer {self.unreached} items in a row: {told}",
+                    hint="when it answers again, type the same line again; what has failed: with --retry network",
+                )
 
 
 def pause_of(entries: Iterable[Entry]) -> Pause | None:

@@ -10,7 +10,7 @@ from itertools import islice
 from typing import Literal
 
 from actorstate.errors import ItemRefused
-from actorstate.migrate.items.batch import Entry, Workers, asked, batches, entry_of, pause_of
+from actorstate.migrate.items.batch import Entry, Reach, Workers, asked, batches, entry_of, pause_of
 from actorstate.migrate.items.rules import Migration, decided, known_items
 from actorstate.migrate.items.shape import Fields, Purgeable, Seen
 
@@ -167,14 +167,15 @@ def _compare(found: Comparison, sums: list[int], entry: Entry, seen: Answer) -> 
 def _looked_at(migration: Migration) -> Iterator[tuple[Entry, Answer]]:
     """All items, each with what the target has; a limit of the target is waited for."""
     rows = islice(migration.source.items(None), migration.rules.max_items)
+    reach = Reach()
     with closing(Workers(migration.rules.workers)) as workers:
         for batch in batches((entry_of(migration, *row) for row in rows), migration.rules.batch_size):
-            answers = _answers(migration, workers, batch)
+            answers = _answers(migration, workers, batch, reach)
             for entry in batch:
                 yield entry, answers.get(entry.name)
 
 
-def _answers(migration: Migration, workers: Workers, batch: list[Entry]) -> dict[str, Answer]:
+def _answers(migration: Migration, workers: Workers, batch: list[Entry], reach: Reach) -> dict[str, Answer]:
     left = [entry for entry in batch if entry.item is not None]
     answers: dict[str, Answer] = {}
     while left:
@@ -184,6 +185,7 @@ def _answers(migration: Migration, workers: Workers, batch: list[Entry]) -> dict
             if isinstance(seen, ItemRefused):
                 entry.outcome = None
                 entry.refuse(seen, as_duplicate=False)
+        reach.check(entry for entry in left if entry.outcome is not None)
         left = [entry for entry in left if entry.outcome is None]
         if pause := pause_of(left):
             time.sleep(pause.seconds)

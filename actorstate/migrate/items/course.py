@@ -21,11 +21,12 @@ from actorstate.client.words import check_damaged, chunked, counts_of, outcome_o
 from actorstate.core.messages.document import ItemState
 from actorstate.core.messages.payload import unpack
 from actorstate.core.messages.requests import ItemReport
-from actorstate.errors import CorruptItem, ItemRefused, TargetFailed
+from actorstate.errors import CorruptItem, ItemRefused
 from actorstate.migrate.items.batch import (
     MARK_BYTES,
     Entry,
     Pause,
+    Reach,
     Workers,
     batches,
     entry_of,
@@ -34,14 +35,12 @@ from actorstate.migrate.items.batch import (
     written,
 )
 from actorstate.migrate.items.rules import Action, Migration, name_of, refused
-from actorstate.migrate.items.shape import DUPLICATE, NETWORK, Place
+from actorstate.migrate.items.shape import DUPLICATE, Place
 
 TRACK, PLAN = "items", "items-plan"
 """The track that the items are, and the checkpoint that has what is about to be written."""
 REACHED = "items.reached"
 """The event at each `point` of a batch."""
-MAX_UNREACHED = 3
-"""So many items in a row without an answer end the run: the target is gone, and the rest need not fail one by one."""
 RETRIED_AT_ONCE = 20_000
 """Failed items that are looked for in one reading of the source."""
 
@@ -57,19 +56,24 @@ class Course:
         self._port = TrackPort(run, TRACK, None)
         self._position = Position(0, 0)
         self._planned: dict[bytes, Action] = {}
-        self._unreached = 0
+        self._reach = Reach()
+        self._failed_before = frozenset[str]()
 
     def close(self) -> None:
         """Ends the threads of the workers."""
         self._workers.close()
 
-    def copy(self) -> None:
-        """All items behind the last that is counted. Raises JobCancelled, TargetFailed, SourceUnreadable."""
+    def copy(self, failed_before: frozenset[str]) -> None:
+        """All items behind the last that is counted. Raises JobCancelled, TargetFailed, SourceUnreadable.
+
+        Successes are in no ledger, but for those of items that it has as failed from a former attempt.
+        """
         self._run.phase("copying")
         track = self._port.claim()
         place = cast("Place", unpack(track.counted_key)) if track.counted_key else None
         self._position = Position(track.counted, track.counted, place, place)
         self._planned = _planned(self._run.resume_from_name(PLAN))
+        self._failed_before = failed_before
         most = self._migration.rules.max_items
         found = self._migration.source.items(place)
         rows = islice(found, None if most is None else max(0, most - track.counted))
@@ -141,7 +145,7 @@ class Course:
                 _reached("written")
             left = count(entries)
             _reached("counted")
-        self._check_reached(entries[: len(entries) - len(left)])
+        self._reach.check(entries[: len(entries) - len(left)])
         return left
 
     def _save_plan(self, entries: Sequence[Entry]) -> None:
@@ -160,7 +164,7 @@ class Course:
             position, last = self._position, done[at - 1].place
             position.counted = position.done = position.counted + len(chunk)
             position.counted_key = position.done_key = last
-            kept = tuple(report for report in chunk if report.outcome != "succeeded")
+            kept = tuple(one for one in chunk if one.outcome != "succeeded" or one.key in self._failed_before)
             self._port.count(position.point(), counts_of(chunk), kept)
         self._run.flush()
         for entry in done:
@@ -201,19 +205,6 @@ class Course:
                 hint="mend it, then type the same line again: it goes on behind that item",
                 category=last.category,
             )
-
-    def _check_reached(self, done: Sequence[Entry]) -> None:
-        """Raises TargetFailed when nothing reaches it any more; what has failed meanwhile is counted."""
-        for entry in done:
-            lost = entry.outcome == "failed" and entry.category == NETWORK
-            self._unreached = self._unreached + 1 if lost else 0
-            if self._unreached >= MAX_UNREACHED:
-                told = "" if entry.refusal is None else entry.refusal.message
-                raise TargetFailed(
-                    f"the target did not answer {self._unreached} items in a row: {told}; they count as failed, all "
-                    "others are as they were",
-                    hint="when it answers again, type the same line again, then once more with --retry network",
-                )
 
     def _wait(self, pause: Pause) -> None:
         """Waits, and honours meanwhile what people want; time that a target asked for does not count as work."""

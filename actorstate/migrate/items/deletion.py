@@ -49,6 +49,12 @@ def frozen_keys(state: JobState) -> list[str] | None:
     return _frozen(lambda name: state.checkpoints[name].data if name in state.checkpoints else None)
 
 
+def deleted_in(state: JobState) -> int | None:
+    """How many of them the target does not have any more; None before the end."""
+    told = next((step.data for step in state.steps if step.name == "delete"), None)
+    return None if told is None else cast("dict[str, int]", told)["deleted"]
+
+
 def _question(migration: Migration, keys: list[str]) -> str:
     digest = hashlib.sha256("\n".join(keys).encode()).hexdigest()[:12]
     shown = ", ".join(keys[:SHOWN]) + (", ..." if len(keys) > SHOWN else "")

@@ -29,6 +29,7 @@ class CsvFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        csv.field_size_limit(MAX_LINE_BYTES)  # the module's own, for all its readers, is 128 KiB
         with _reading(path) as lines:
             self._names = tuple(next(csv.reader(lines, strict=True), ()))
         if not self._names or len(set(self._names)) < len(self._names):

@@ -57,13 +57,20 @@ def _carry_out(client: Client, migration: Migration, run: Run, course: Course) -
     if "copy" not in done:
         run.progress(total=migration.total())
         run.step("copy")
-        course.copy()
+        course.copy(_failed(client, state))
         run.step("copy", "done")
     run.flush()
     if client.get(migration.job).progress.retrying:
         course.retry()
     if migration.rules.delete_missing and "delete" not in done:
         delete_missing(migration, run)
+
+
+def _failed(client: Client, state: JobState) -> frozenset[str]:
+    """What the ledger has as failed from former attempts."""
+    if not state.attempts:
+        return frozenset()
+    return frozenset(item.key for item in client.items(state.id) if item.outcome in {"failed", "retrying"})
 
 
 def _reopened(client: Client, state: JobState, retry: str | None, *, again: bool, by: str) -> bool:
