@@ -92,6 +92,8 @@ def test_what_failed_once_is_failed_for_ever(client: Client, people: Path, job: 
     assert ledger(client, job)[str(NAMELESS)] == ("succeeded", "validation", 2)
     with pytest.raises(BadRequest, match="no failed item"):
         migrate(client, people, job, "jsonl", retry="validation")
+    migrate(client, people, job, "jsonl", again=True, duplicates="update")
+    assert ledger(client, job)[str(THERE)] == ("succeeded", "", 3)
 
 
 def test_a_preview_of_a_service_that_is_gone_takes_for_ever(people: Path, service: Service) -> None:

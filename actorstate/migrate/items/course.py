@@ -57,23 +57,23 @@ class Course:
         self._position = Position(0, 0)
         self._planned: dict[bytes, Action] = {}
         self._reach = Reach()
-        self._failed_before = frozenset[str]()
+        self._told_before = frozenset[str]()
 
     def close(self) -> None:
         """Ends the threads of the workers."""
         self._workers.close()
 
-    def copy(self, failed_before: frozenset[str]) -> None:
+    def copy(self, told_before: frozenset[str]) -> None:
         """All items behind the last that is counted. Raises JobCancelled, TargetFailed, SourceUnreadable.
 
-        Successes are in no ledger, but for those of items that it has as failed from a former attempt.
+        Successes are in no ledger, but for items of which a former attempt has told something else: `told_before`.
         """
         self._run.phase("copying")
         track = self._port.claim()
         place = cast("Place", unpack(track.counted_key)) if track.counted_key else None
         self._position = Position(track.counted, track.counted, place, place)
         self._planned = _planned(self._run.resume_from_name(PLAN))
-        self._failed_before = failed_before
+        self._told_before = told_before
         most = self._migration.rules.max_items
         found = self._migration.source.items(place)
         rows = islice(found, None if most is None else max(0, most - track.counted))
@@ -164,7 +164,7 @@ class Course:
             position, last = self._position, done[at - 1].place
             position.counted = position.done = position.counted + len(chunk)
             position.counted_key = position.done_key = last
-            kept = tuple(one for one in chunk if one.outcome != "succeeded" or one.key in self._failed_before)
+            kept = tuple(one for one in chunk if one.outcome != "succeeded" or one.key in self._told_before)
             self._port.count(position.point(), counts_of(chunk), kept)
         self._run.flush()
         for entry in done:

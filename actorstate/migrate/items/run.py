@@ -57,7 +57,7 @@ def _carry_out(client: Client, migration: Migration, run: Run, course: Course) -
     if "copy" not in done:
         run.progress(total=migration.total())
         run.step("copy")
-        course.copy(_failed(client, state))
+        course.copy(_told_before(client, state))
         run.step("copy", "done")
     run.flush()
     if client.get(migration.job).progress.retrying:
@@ -66,11 +66,11 @@ def _carry_out(client: Client, migration: Migration, run: Run, course: Course) -
         delete_missing(migration, run)
 
 
-def _failed(client: Client, state: JobState) -> frozenset[str]:
-    """What the ledger has as failed from former attempts."""
+def _told_before(client: Client, state: JobState) -> frozenset[str]:
+    """What the ledger has from former attempts, but for what has succeeded."""
     if not state.attempts:
         return frozenset()
-    return frozenset(item.key for item in client.items(state.id) if item.outcome in {"failed", "retrying"})
+    return frozenset(item.key for item in client.items(state.id) if item.outcome != "succeeded")
 
 
 def _reopened(client: Client, state: JobState, retry: str | None, *, again: bool, by: str) -> bool:
