@@ -11,7 +11,7 @@ from actorstate.client.operations import Operation, asked
 from actorstate.core.messages.document import Health, Status
 from actorstate.core.messages.replies import Histogram, Metrics
 from actorstate.core.messages.requests import ReadMetrics
-from actorstate.errors import ActorStateError
+from actorstate.errors import WriterUnavailable
 from actorstate.web.values import FORGET, Response
 
 Labels = Mapping[str, float]
@@ -64,10 +64,10 @@ EVENTS = {
 
 
 def metrics(timeout_s: float) -> Operation[Response]:
-    """The numbers; of a writer that does not answer only that it is down."""
+    """The numbers; of a writer that does not answer only that it is down. Raises what else went wrong."""
     try:
         found = yield from asked(ReadMetrics(), Metrics, timeout_s)
-    except ActorStateError:
+    except WriterUnavailable:
         return _response(_one("up", "gauge", UP, {"": 0}))
     return _response("".join([_one("up", "gauge", UP, {"": 1}), *_plain(found), *_labelled(found), *_spread(found)]))
 

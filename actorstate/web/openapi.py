@@ -100,7 +100,12 @@ def _server() -> Plain:
         "/api/openapi.json": plain("This description"),
         "/healthz": plain("The web process lives"),
         "/readyz": plain("The writer answers, and its disk is not full", 500, 503),
-        "/metrics": {"get": {"summary": "The writer's numbers, for Prometheus", "responses": {"200": numbers}}},
+        "/metrics": {
+            "get": {
+                "summary": "The writer's numbers, for Prometheus",
+                "responses": {"200": numbers, **_problems(500, 503)},
+            }
+        },
     }
 
 

@@ -21,7 +21,7 @@ OURS = {"x-actorstate": "1", "host": "jobs.example"}
 
 
 @contextmanager
-def served(directory: Path, **settings: Any) -> Iterator[Application]:
+def served(directory: Path | str, **settings: Any) -> Iterator[Application]:
     """The application of a directory with these settings."""
     client = connect(directory, autostart=False, settings=ClientSettings(timeout_s=10.0))
     application = Application(client, WebSettings(**settings))

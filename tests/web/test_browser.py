@@ -185,6 +185,22 @@ def test_a_damaged_job_is_said_to_be_damaged(site, client, tab):
     expect(page.locator("#line")).to_contain_text("does not match its digest")
 
 
+def test_a_damaged_job_is_missing_in_the_list(site, client, tab):
+    page = tab()
+
+    def with_damage(route):
+        answer = route.fetch()
+        more = {"json": {**answer.json(), "damaged": ["lost-7"]}} if answer.status == 200 else {}
+        route.fulfill(response=answer, **more)
+
+    page.route("**/api/jobs?*", with_damage)
+    page.goto(site.url)
+    expect(page.locator("tr.damaged")).to_contain_text("lost-7")
+    expect(page.locator("tr.damaged .badge")).to_have_text("damaged")
+    expect(page.locator("tr.damaged")).to_contain_text("actorstate verify")
+    expect(page.locator("main")).to_contain_text("import-42")
+
+
 def test_a_laptop_that_slept_shows_the_present_at_once(site, client, tab):
     """What was under way when the lid was closed is never answered: its connection is gone."""
     page = tab()

@@ -111,7 +111,7 @@ def test_damaged_files_leave_no_trace_in_the_numbers(directory, start_writer):
     (directory / ".backups" / "cut-off.backup.json").write_bytes(whole)
     (directory / "lost.json").write_bytes(whole[:200])
     start_writer(at=f"json://{directory}")
-    with served(directory) as application:
+    with served(f"json://{directory}") as application:
         found = numbers(application)
     assert (found["recovered_jobs_total",], found["second_copies_used_total",]) == (1, 1)
     assert found["quarantined_files_total",] == len(list(directory.glob("*.corrupted.*"))) == 1

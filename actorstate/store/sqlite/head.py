@@ -3,12 +3,11 @@
 Written about once a second and at close: with each commit it would cost a second sync.
 """
 
-import errno
 import json
 from pathlib import Path
 
 from actorstate.errors import StoreFailed
-from actorstate.store.files import write_durably
+from actorstate.store.files import is_full, write_durably
 from actorstate.store.location import quoted
 from actorstate.store.sqlite.schema import committed
 
@@ -47,5 +46,5 @@ class Head:
             write_durably(self._path, json.dumps(head).encode() + b"\n")
             self._noted = commits
         except OSError as error:
-            if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+            if not is_full(error):
                 raise StoreFailed(f"{self._path} cannot be written: {error}") from error
