@@ -5,7 +5,7 @@ import re
 import shlex
 import time
 import traceback
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -136,7 +136,7 @@ def _each(run: Round, plan: Plan, watcher: Watcher, outcomes: dict[str, Outcome]
             watcher.ended(outcomes[one.user], one)
 
     stopped = ""
-    with _patient_pool(run.settings.workers) as pool:
+    with ThreadPoolExecutor(run.settings.workers, "migrate") as pool, _outlasting(waiting):
         for one in plan.users:
             try:
                 watcher.may_go_on()
@@ -151,17 +151,18 @@ def _each(run: Round, plan: Plan, watcher: Watcher, outcomes: dict[str, Outcome]
 
 
 @contextmanager
-def _patient_pool(workers: int) -> Generator[ThreadPoolExecutor]:
-    """Threads that have all ended when the block has, also after several Ctrl-C: DATA is locked no longer than that."""
-    pool = ThreadPoolExecutor(workers, "migrate")
+def _outlasting(waiting: Mapping[Future[Outcome], object]) -> Generator[None]:
+    """What was begun has ended when the block has, also after several Ctrl-C: DATA is locked no longer than that.
+
+    The pool itself waits once: of a thread whose `join` was interrupted Python believes that it has ended.
+    """
     try:
-        yield pool
+        yield
     finally:
         interrupted: KeyboardInterrupt | None = None
-        while True:
+        while not all(one.done() for one in waiting):
             try:
-                pool.shutdown()
-                break
+                wait(waiting)
             except KeyboardInterrupt as error:
                 interrupted = error
         if interrupted is not None:

@@ -152,7 +152,7 @@ def test_a_second_ctrl_c_lets_another_run_in_while_users_are_at_work(tmp_path: P
     make_user(tmp_path / "data", "alice")
 
     def child() -> None:
-        pressed = [threading.Event(), threading.Event()]
+        pressed = [threading.Event(), threading.Event(), threading.Event()]
         seen: list[int | None] = []
 
         def press(_number: int, _frame: object) -> None:
@@ -164,12 +164,15 @@ def test_a_second_ctrl_c_lets_another_run_in_while_users_are_at_work(tmp_path: P
                 os.kill(os.getpid(), signal.SIGINT)
                 assert pressed[fields["point"] == "stage.ended"].wait(30)
             seen[:] = [runner_of(tmp_path / "data")]
+            if fields["point"] == "done.written":
+                pressed[2].set()
 
         signal.signal(signal.SIGINT, press)
         telemetry.listen(listener, "migrate.reached")
         with contextlib.suppress(KeyboardInterrupt):
             migrated(tmp_path / "data")
-        os._exit(0 if seen == [os.getpid()] and pressed[1].is_set() else 1)
+        assert pressed[2].wait(30)
+        os._exit(0 if seen == [os.getpid()] else 1)
 
     assert joined(forked(child)) == 0
 
