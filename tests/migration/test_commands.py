@@ -8,7 +8,6 @@ import shlex
 import signal
 import sys
 import threading
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,63 +18,56 @@ from actorstate.cli.migrating import Following
 from actorstate.migrate.plan import Part, Plan, UserPlan
 from actorstate.migrate.run import Outcome, Watcher
 from actorstate.migrate.runlock import only_one, runner_of
-from tests.support.migration import NEW, OLD, Case, Disks, command, make_user, migrated, rows_of, says, tree
+from tests.support.migration import NEW, OLD, Case, Disks, command, make_user, migrated, rows_of, says, tree, typed
 from tests.support.processes import ROOT, forked, joined
 
-Answer = Callable[..., tuple[int, str, str]]
+
+def answered(*words: object) -> tuple[int, str]:
+    told = typed(*words)
+    return told.returncode, told.stdout
 
 
-@pytest.fixture
-def typed(capsys: pytest.CaptureFixture[str]) -> Answer:
-    """What a command line answers, in this process: its exit code, standard output, standard error."""
-
-    def answer(*words: object) -> tuple[int, str, str]:
-        try:
-            code = main([str(word) for word in words])
-        except SystemExit as ended:
-            code = int(str(ended.code))
-        told = capsys.readouterr()
-        return code, told.out, told.err
-
-    return answer
+def complained(*words: object) -> tuple[int, str]:
+    told = typed(*words)
+    return told.returncode, told.stderr
 
 
-def test_what_is_to_be_typed_next_cannot_be_typed(tmp_path: Path, typed: Answer) -> None:
+def test_what_is_to_be_typed_next_cannot_be_typed(tmp_path: Path) -> None:
     data = tmp_path / "d ata 'ü'"
     users = ("--user", "-x", "bo b", "ü—ñ $(reboot)")
     for user in users:
         make_user(data, user)
-    code, told, _ = typed("migrate", "run", "profiles", data, "--workers", 2)
+    code, told = answered("migrate", "run", "profiles", data, "--workers", 2)
     assert code == 0
     lines = re.findall(r"to undo it: (actorstate .*)", told)
-    assert lines == re.findall(r"to undo it: (actorstate .*)", typed("migrate", "status", "profiles", data)[1])
+    assert lines == re.findall(r"to undo it: (actorstate .*)", typed("migrate", "status", "profiles", data).stdout)
     for line in lines:
-        assert typed(*shlex.split(line)[1:])[0] == 0, line
+        assert typed(*shlex.split(line)[1:]).returncode == 0, line
     assert all((data / user / OLD).exists() for user in users)
 
 
 @pytest.mark.parametrize("verb", ["plan", "run", "status", "verify", "rollback", "prune", "audit"])
-def test_a_mistyped_folder_is_begun_or_said_to_be_in_order(tmp_path: Path, typed: Answer, verb: str) -> None:
+def test_a_mistyped_folder_is_begun_or_said_to_be_in_order(tmp_path: Path, verb: str) -> None:
     (tmp_path / "file").write_text("")
     for data in (tmp_path / "mistyped", tmp_path / "file"):
-        code, _, told = typed("migrate", verb, "profiles", data, "--state", tmp_path / "jobs")
+        code, told = complained("migrate", verb, "profiles", data, "--state", tmp_path / "jobs")
         assert code == 4
         assert f"there is no folder {data}" in told
         assert "doctor" not in told
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_a_folder_that_may_not_be_written_to_is_told_as_a_defect(tmp_path: Path, typed: Answer, disks: Disks) -> None:
+def test_a_folder_that_may_not_be_written_to_is_told_as_a_defect(tmp_path: Path, disks: Disks) -> None:
     make_user(tmp_path / "data", "alice")
     disks.mount_read_only(tmp_path / "data", tmp_path / "fixed")
-    code, _, told = typed("migrate", "run", "profiles", tmp_path / "fixed")
+    code, told = complained("migrate", "run", "profiles", tmp_path / "fixed")
     assert (code, "cannot be written to: Read-only file system; nothing was changed" in told) == (4, True)
-    code, told, _ = typed("migrate", "plan", "profiles", tmp_path / "fixed")
+    code, told = answered("migrate", "plan", "profiles", tmp_path / "fixed")
     assert (code, "on a file system that is mounted read-only" in told) == (1, True)
-    assert typed("migrate", "status", "profiles", tmp_path / "fixed")[0] == 0
+    assert typed("migrate", "status", "profiles", tmp_path / "fixed").returncode == 0
 
 
-def test_a_plan_promises_what_its_run_refuses(tmp_path: Path, typed: Answer) -> None:
+def test_a_plan_promises_what_its_run_refuses(tmp_path: Path) -> None:
     for user in ("alice", "noise", "text", "folder", "both", "late"):
         make_user(tmp_path, user)
     (tmp_path / "noise" / OLD).write_bytes(os.urandom(40_960))
@@ -86,11 +78,11 @@ def test_a_plan_promises_what_its_run_refuses(tmp_path: Path, typed: Answer) -> 
     (tmp_path / "both" / NEW).write_bytes((tmp_path / "both" / OLD).read_bytes())
     (tmp_path / "late" / NEW).parent.mkdir(parents=True)
     (tmp_path / "late" / NEW).touch()  # an app has looked for it: nobody's content is in the way
-    code, told, _ = typed("migrate", "plan", "profiles", tmp_path)
+    code, told = answered("migrate", "plan", "profiles", tmp_path)
     refused = set(re.findall(r"Would refuse (\w+): ", told))
     assert (code, refused) == (1, {"noise", "text", "folder", "both"})
     assert "2 of 6 users to do" in told
-    assert typed("migrate", "run", "profiles", tmp_path, "--dry-run")[0] == 1
+    assert typed("migrate", "run", "profiles", tmp_path, "--dry-run").returncode == 1
     before = tree(tmp_path)
     report = migrated(tmp_path)
     assert {one.user for one in report.users if one.result == "refused"} == refused
@@ -102,8 +94,8 @@ def test_a_plan_promises_what_its_run_refuses(tmp_path: Path, typed: Answer) -> 
 
 
 @pytest.mark.parametrize("words", [["--workers", "0"], ["--workers", "x"], ["--grace", "3"], ["--lock-wait", "-1"]])
-def test_a_wrong_number_is_said_to_be_invalid_and_no_more(tmp_path: Path, typed: Answer, words: list[str]) -> None:
-    code, _, told = typed("migrate", "run", "profiles", tmp_path, *words)
+def test_a_wrong_number_is_said_to_be_invalid_and_no_more(tmp_path: Path, words: list[str]) -> None:
+    code, told = complained("migrate", "run", "profiles", tmp_path, *words)
     assert code == 2
     assert words[1] in told
     assert "span_of_time" not in told
@@ -246,13 +238,13 @@ def test_an_estimate_comes_too_early_or_counts_pauses(capsys: pytest.CaptureFixt
     assert capsys.readouterr().err.startswith("1 of 2 users  100.0 MB of 200.0 MB")
 
 
-def test_what_root_makes_cannot_be_used_by_the_app(tmp_path: Path, typed: Answer) -> None:
+def test_what_root_makes_cannot_be_used_by_the_app(tmp_path: Path) -> None:
     make_user(tmp_path / "data", "alice", Case(wal=True, images=True))
     for path in (tmp_path / "data", *(tmp_path / "data").rglob("*")):
         os.chown(path, 65_534, 65_534, follow_symlinks=False)
-    assert typed("migrate", "run", "profiles", tmp_path / "data", "--backup-images")[0] == 0
-    assert typed("migrate", "rollback", "profiles", tmp_path / "data")[0] == 0
-    assert typed("migrate", "run", "profiles", tmp_path / "data")[0] == 0
+    assert typed("migrate", "run", "profiles", tmp_path / "data", "--backup-images").returncode == 0
+    assert typed("migrate", "rollback", "profiles", tmp_path / "data").returncode == 0
+    assert typed("migrate", "run", "profiles", tmp_path / "data").returncode == 0
     owners = {path: path.lstat().st_uid for path in (tmp_path / "data").rglob("*")}
     assert {path for path, owner in owners.items() if owner != 65_534} == set()
 

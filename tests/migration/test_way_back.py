@@ -102,8 +102,9 @@ def test_a_damaged_new_database_is_in_the_way_of_the_backup(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("other_disk", "from_backup"),
     [
-        (True, False),
-        *(pytest.param(*case, marks=pytest.mark.slow) for case in ((True, True), (False, True), (False, False))),
+        pytest.param(True, False, marks=pytest.mark.slow),
+        pytest.param(False, True, marks=pytest.mark.slow),
+        *(pytest.param(*case, marks=pytest.mark.nightly) for case in ((True, True), (False, False))),
     ],
 )
 def test_a_kill_during_a_rollback_loses_something(tmp_path: Path, disks: Disks, other_disk, from_backup) -> None:

@@ -1,6 +1,7 @@
 """Users' data as an older app leaves it, what it says, and migrations that are killed at a named point."""
 
 import contextlib
+import io
 import os
 import shutil
 import signal
@@ -12,13 +13,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from actorstate import telemetry
+from actorstate.cli.main import main
 from actorstate.migrate.journal import read_journal
 from actorstate.migrate.layouts import SERVER, Layout
 from actorstate.migrate.run import Report, Round, Settings, Watcher, migrate_one, run_all
 from actorstate.migrate.sqlitefiles.hold import was_removed
 from actorstate.migrate.survey import registered, survey
 from actorstate.migrate.work import Options
-from tests.support.processes import ROOT, forked, joined
+from tests.support.processes import forked, joined
 
 ROWS = 300
 HASTY = Options(lock_wait_s=0.2)
@@ -236,12 +238,29 @@ def command(*arguments: object) -> list[str]:
     return [sys.executable, "-m", "actorstate", *map(str, arguments)]
 
 
-def typed(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    """What a command answers, in a pipe."""
-    return subprocess.run(
-        command(*arguments), capture_output=True, text=True, timeout=120,
-        env=os.environ | {"PYTHONPATH": str(ROOT)} | environment,
-    )  # fmt: skip
+@dataclass(frozen=True)
+class Answer:
+    """What a command line has answered."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def typed(*words: object, **environment: str) -> Answer:
+    """What a command answers, as in a pipe; in this process, since starting Python takes longer than most of them."""
+    out, err = io.StringIO(), io.StringIO()
+    before = dict(os.environ)
+    os.environ.update(environment)
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            code = main([str(word) for word in words])
+    except SystemExit as ended:
+        code = int(str(ended.code))
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+    return Answer(code, out.getvalue(), err.getvalue())
 
 
 def add_row(database: Path, title: str) -> None:

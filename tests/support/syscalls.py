@@ -64,7 +64,7 @@ def hits(work: Callable[[], object], below: Path, log: Path) -> Iterator[Hit]:
         places = [one or other for one, other in PLACE.findall(found[2])]
         named = [place.removeprefix(str(below)) for place in places if place.startswith(str(below))]
         if named:
-            yield Hit(call, counts[call], re.sub(r"\.\d+\.tmp", ".N.tmp", named[0]))
+            yield Hit(call, counts[call], re.sub(r"\d+(?=\.(?:tmp|png))", "N", named[0]))
 
 
 def injected(work: Callable[[], object], log: Path, hit: Hit, fault: str) -> int:
