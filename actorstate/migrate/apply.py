@@ -41,10 +41,10 @@ from actorstate.migrate.folders import (
     write_manifest,
 )
 from actorstate.migrate.journal import State
-from actorstate.migrate.plan import Part, reverse
+from actorstate.migrate.plan import Part, Record, reverse
 from actorstate.migrate.sqlitefiles.content import contents_of, looked_at, problems_of
 from actorstate.migrate.sqlitefiles.hold import Held, held, like, remove_names, sync_file, was_removed
-from actorstate.migrate.sqlitefiles.registry import erase, record
+from actorstate.migrate.sqlitefiles.registry import erase
 from actorstate.migrate.work import COMPARED, COPIED, JOURNALED, READ, STEPS, Work, reached, set_aside, staged
 from actorstate.store.files import sync_folder
 
@@ -244,13 +244,13 @@ def _register(work: Work, _source: Held | None) -> None:
         if entry.new:
             erase(database, entry.registry.table, entry.id)
         return
-    record(database, entry.registry.table, row_of(work.user, entry.registry.slug, entry.registry.label, entry.id))
+    work.options.rows.record(database, entry.registry.table, row_of(work.user, entry))
 
 
-def row_of(user: str, slug: str, label: str, row_id: str) -> dict[str, str]:
+def row_of(user: str, entry: Record) -> dict[str, str]:
     """A row of the registry, as of now."""
-    at = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    return {"id": row_id, "user_id": user, "slug": slug, "name": label, "created_at": at, "last_used_at": at}
+    at, to = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"), entry.registry
+    return {"id": entry.id, "user_id": user, "slug": to.slug, "name": to.label, "created_at": at, "last_used_at": at}
 
 
 def _verify(work: Work, _source: Held | None) -> None:
@@ -360,7 +360,7 @@ def _unregister(work: Work) -> None:
         return
     database = work.data / entry.registry.database
     if work.journal.state == "rolling_back":
-        record(database, entry.registry.table, row_of(work.user, entry.registry.slug, entry.registry.label, entry.id))
+        work.options.rows.record(database, entry.registry.table, row_of(work.user, entry))
     else:
         erase(database, entry.registry.table, entry.id)
 

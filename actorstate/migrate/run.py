@@ -22,7 +22,6 @@ from actorstate.migrate.preflight import Room, objections
 from actorstate.migrate.recovery import recover
 from actorstate.migrate.runlock import forget_done, note_done, only_one
 from actorstate.migrate.sqlitefiles.hold import held
-from actorstate.migrate.sqlitefiles.registry import record
 from actorstate.migrate.survey import facts_of, registered, survey
 from actorstate.migrate.work import Options, Work
 
@@ -207,18 +206,17 @@ def _migrated(plan: UserPlan, run: Round) -> Outcome:
         case "refuse":
             raise UserRefused(f"{plan.user}: {plan.reason}")
         case "record":
-            return _recorded(run.data, plan)
+            return _recorded(plan, run)
         case "finish":
             return _finished(plan, run)
         case "migrate":
             return _moved(plan, run)
 
 
-def _recorded(data: Path, plan: UserPlan) -> Outcome:
-    if plan.record is not None:
-        registry = plan.record.registry
-        row = row_of(plan.user, registry.slug, registry.label, plan.record.id)
-        record(data / registry.database, registry.table, row)
+def _recorded(plan: UserPlan, run: Round) -> Outcome:
+    if (entry := plan.record) is not None:
+        database = run.data / entry.registry.database
+        run.settings.options.rows.record(database, entry.registry.table, row_of(plan.user, entry))
     return Outcome(plan.user, "recorded")
 
 

@@ -27,6 +27,7 @@ from actorstate.migrate.backup import ours_at
 from actorstate.migrate.journal import Journal, noted, write_journal
 from actorstate.migrate.plan import Part
 from actorstate.migrate.sqlitefiles.content import Contents
+from actorstate.migrate.sqlitefiles.registry import Rows
 
 STEPS = ("backup", "verify_backup", "stage", "verify_stage", "switch", "register", "verify", "remove")
 """What is done for a user, in order; before `switch` nothing of his has changed its place."""
@@ -52,6 +53,8 @@ class Options:
     backup_images: bool = False
     """Folders get a proven copy too, also where a rename moves them."""
     tell: Tell = silent
+    rows: Rows = field(default_factory=Rows)
+    """Through which users who are at work at once get their rows."""
 
     @staticmethod
     def quiet(_done: int, _total: int) -> None:

@@ -22,7 +22,7 @@ def test_an_error_of_a_system_call_loses_something_or_leaves_two_states(stage: S
     first: dict[tuple[str, str], Hit] = {}
     for hit in hits(stage.run_here, stage.data, tmp_path / "log"):
         first.setdefault((hit.call, hit.role), hit)
-    assert len(first) > 50
+    assert len(first) > 40
     for hit in first.values():
         for error in ("ENOSPC", "EIO") if hit.call in FULL else ("EIO",):
             stage.set_up()

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from actorstate.errors import BadRequest, UserRefused
+from actorstate.errors import BadRequest, TargetFailed, UserRefused
 from actorstate.migrate import run_profiles
 from actorstate.migrate.layouts import DESKTOP, MOBILE, MOBILE_MOVE, SERVER, Layout, Move, layout_named
+from actorstate.migrate.sqlitefiles.registry import COLUMNS, Rows, record
 from tests.support.migration import (
     NEW,
     OLD,
@@ -24,7 +25,7 @@ from tests.support.migration import (
     tree,
     typed,
 )
-from tests.support.processes import ROOT
+from tests.support.processes import ROOT, together
 
 
 def rows_in(data: Path, database: str) -> list[tuple[object, ...]]:
@@ -127,6 +128,22 @@ def test_users_whose_data_are_strange_are_touched(tmp_path: Path) -> None:
     assert "symlink" in reasons["link"]
     assert "would point elsewhere" in reasons["out"]
     assert "neither a file nor a folder" in reasons["pipe"]
+
+
+def test_rows_that_are_written_together_fail_together(tmp_path: Path) -> None:
+    rows, database, refused = Rows(), tmp_path / "system.db", []
+    record(database, "profiles", [])
+
+    def write(number: int) -> None:
+        row = dict.fromkeys(COLUMNS, f"of {number}") | {"name": None if number == 3 else "Default"}
+        try:
+            rows.record(database, "profiles", row)  # type: ignore[arg-type]
+        except TargetFailed:
+            refused.append(number)
+
+    together(8, write)
+    assert refused == [3]
+    assert [row[0] for row in registered_rows(tmp_path)] == [f"of {number}" for number in range(8) if number != 3]
 
 
 def test_a_registry_of_another_shape_is_written_to(tmp_path: Path) -> None:

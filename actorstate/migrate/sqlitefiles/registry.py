@@ -4,11 +4,14 @@
 """
 
 import sqlite3
-from collections.abc import Generator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from queue import Empty, SimpleQueue
+from threading import Lock
 
-from actorstate.errors import UserRefused
+from actorstate.errors import ActorStateError, UserRefused
 from actorstate.migrate.sqlitefiles.content import looked_at
 from actorstate.migrate.sqlitefiles.tables import connect, quoted, transaction, writing
 from actorstate.store.files import belong
@@ -28,13 +31,55 @@ def recorded_users(database: Path, table: str, slug: str) -> frozenset[str]:
         return frozenset(str(row[0]) for row in connection.execute(sql, (slug,)))
 
 
-def record(database: Path, table: str, row: dict[str, str]) -> None:
-    """Writes the row unless its user has one of this slug. Raises UserRefused, TargetFailed, DiskFull."""
+def record(database: Path, table: str, rows: Iterable[dict[str, str]]) -> None:
+    """Writes each row unless its user has one of this slug. Raises UserRefused, TargetFailed, DiskFull."""
     with _changed(database, table) as connection:
         names = ", ".join(COLUMNS)
-        values = ", ".join("?" for _ in COLUMNS)
+        values = ", ".join(f":{name}" for name in COLUMNS)
         sql = f"INSERT INTO {quoted(table)} ({names}) VALUES ({values}) ON CONFLICT (user_id, slug) DO NOTHING"  # noqa: S608 - quoted
-        connection.execute(sql, [row[name] for name in COLUMNS])
+        connection.executemany(sql, rows)
+
+
+@dataclass(slots=True)
+class _Asked:
+    """A row that a thread waits for."""
+
+    database: Path
+    table: str
+    row: dict[str, str]
+    written: bool = False
+
+
+class Rows:
+    """Writes the rows of users who are at work at once: one transaction costs its five syncs for one row or many."""
+
+    def __init__(self) -> None:
+        self._waiting = SimpleQueue[_Asked]()
+        self._turn = Lock()
+
+    def record(self, database: Path, table: str, row: dict[str, str]) -> None:
+        """As `record`. What the rows of all have met with is not raised: then this one is tried alone."""
+        asked = _Asked(database, table, row)
+        self._waiting.put(asked)
+        with self._turn:
+            if asked.written:
+                return
+            others = [one for one in self._taken() if (one.database, one.table) == (database, table)]
+            together = [asked, *(one for one in others if one is not asked)]
+            try:
+                record(database, table, [one.row for one in together])
+            except ActorStateError:
+                together = [asked]
+                record(database, table, [row])
+            for one in together:
+                one.written = True
+
+    def _taken(self) -> Iterator[_Asked]:
+        while True:
+            try:
+                yield self._waiting.get_nowait()
+            except Empty:
+                return
 
 
 def erase(database: Path, table: str, row_id: str) -> None:
