@@ -56,7 +56,7 @@ def _events() -> Plain:
         "summary": "Each newer state as a server-sent event",
         "parameters": [_job(), _parameter("Last-Event-ID", TEXT, "header")],
         "responses": {
-            "200": {"description": "a stream", "content": {"text/event-stream": {"schema": TEXT}}},
+            "200": {"description": "a stream", "content": {"text/event-stream": {}}},
             "204": {"description": "the job has ended, and this reader has its end"},
             **_problems(400, 404, 500, 503),
         },

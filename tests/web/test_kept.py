@@ -1,6 +1,5 @@
 """Answers out of a web process's memory: they cost the writer nothing, and none of them is one that does not hold."""
 
-import os
 import time
 
 import pytest
@@ -8,6 +7,7 @@ import pytest
 from actorstate.client.mirror.news import News
 from actorstate.client.sync import connect
 from actorstate.core.messages.replies import JobsChanged
+from tests.support.processes import forked, joined
 from tests.support.web import act, ask, header, served, told
 
 WITHIN_S = 20.0
@@ -113,11 +113,12 @@ def test_a_forked_child_reads_from_its_parents_socket(directory, client):
     with served(directory) as application:
         listening(application)
         before = ask(application, JOB)
-        child = os.fork()
-        if not child:
+
+        def child() -> None:
             listening(application)
-            os._exit(0 if ask(application, JOB).body == before.body else 1)
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+            assert ask(application, JOB).body == before.body
+
+        assert joined(forked(child)) == 0
         assert ask(application, JOB).body == before.body
 
 
@@ -172,8 +173,10 @@ def test_the_names_of_changed_jobs_fill_the_memory(news, monkeypatch):
 def test_a_feed_that_falls_silent_is_believed(directory, client, monkeypatch):
     with served(directory, fresh_s=1.2) as application:
         news = listening(application)._news
-        monkeypatch.setattr(news._subscription, "facts", list)
+        silent = news._subscription
+        monkeypatch.setattr(silent, "facts", list)
         until = time.monotonic() + WITHIN_S
         while news.moment():
             assert time.monotonic() < until
+        assert news._subscription is silent, "it was believed until it was opened anew"
         assert listening(application)._news is news, "the feed was not opened anew"

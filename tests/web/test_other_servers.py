@@ -32,7 +32,7 @@ def test_uwsgi_without_fork_hooks_answers_every_request(directory, client, tmp_p
         str(UWSGI), "--http-socket", f"127.0.0.1:{port}", "--master", "-p", "2", "--need-app", "--die-on-term",
         "--disable-logging", "--home", sys.prefix, "--module", WSGI, *options,
     ]  # fmt: skip
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "JOBS": str(directory)}
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "JOBS": str(directory), "USED": "1"}
     with (tmp_path / "web.log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
     try:

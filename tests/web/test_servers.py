@@ -39,7 +39,8 @@ def client(directory, writer):
 @pytest.mark.parametrize(
     "preload", [("--preload",), pytest.param((), marks=pytest.mark.nightly)], ids=["preload", "apart"]
 )
-def test_a_thousand_requests_are_right_and_none_hangs(directory, client, tmp_path, kind, preload):
+def test_a_thousand_requests_are_right_and_none_hangs(directory, client, tmp_path, kind, preload, monkeypatch):
+    monkeypatch.setenv("USED", "1")
     app, *options = KINDS[kind]
     with gunicorn(directory, tmp_path / "web.log", *options, *preload, app=app) as server:
         assert server.refreshed(1_000, 16, right) == {"right": 1_000}
