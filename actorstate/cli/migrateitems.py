@@ -53,7 +53,8 @@ def add_rules(parser: argparse.ArgumentParser) -> None:
         ("drop", "OLD", "leave a field out"),
     ):
         parser.add_argument(f"--{name}", action="append", default=[], metavar=known, help=f"{told} (may be repeated)")
-    parser.add_argument("--batch-size", type=positive, default=500, metavar="N", help="1 to 1000, default 500")
+    told = "1 to 1000, default 500, for an HTTP target 50: so many items are counted together"
+    parser.add_argument("--batch-size", type=positive, metavar="N", help=told)
     parser.add_argument("--workers", type=positive, default=1, metavar="N", help="requests at once to an HTTP target")
     parser.add_argument("--max-items", type=positive, metavar="N", help="only the first N items of the source")
     told = "after an approval, delete in the target what the source does not have"
@@ -174,7 +175,7 @@ def _migration(options: argparse.Namespace, *, read_only: bool) -> Generator[Mig
         options.mode,
         options.duplicates,
         _mapping(options),
-        batch_size=options.batch_size,
+        batch_size=options.batch_size or (50 if options.target.startswith("http") else 500),
         workers=options.workers,
         max_items=options.max_items,
         stop_on_error=getattr(options, "stop_on_error", False),

@@ -82,6 +82,17 @@ def test_items_that_are_there_as_they_should_be_count_as_nothing(client: Client,
     assert written_twice(people) == {}, "what was the same was written again"
 
 
+def test_an_update_that_failed_is_created_when_it_is_retried(client: Client, people: Path, job: str) -> None:
+    text = (people / "people.jsonl").read_text()
+    (people / "people.jsonl").write_text(text.replace('"person 3"', "null"))
+    state = migrate(client, people, job, "jsonl", mode="upsert")
+    assert state.progress.by_category == {"validation": 2}
+    (people / "people.jsonl").write_text(text)
+    state = migrate(client, people, job, "jsonl", mode="upsert", retry="validation")
+    assert counted(state) == COUNTS | {"succeeded": ROWS - 1, "duplicates": 0}
+    assert asked(people, f"SELECT full_name FROM members WHERE id={THERE}") == [("person 3",)]
+
+
 def test_what_failed_once_is_failed_for_ever(client: Client, people: Path, job: str) -> None:
     """All anew after the source was mended: what the ledger has as failed is told by the last attempt."""
     migrate(client, people, job, "jsonl")

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from actorstate.client.sync import Client
+from actorstate.core.messages.document import JobState
+from actorstate.migrate.items.course import PLAN
 from tests.support.items import (
     BATCH,
     COUNTS,
@@ -38,8 +40,15 @@ def kill(served: WriterProcess, folder: Path, job: str, **how: object) -> None:
         assert child.wait() == -signal.SIGKILL, child.errors()
 
 
-def check(client: Client, folder: Path, job: str) -> None:
+def check_plan(state: JobState, planned: int = BATCH) -> None:
+    plan = state.checkpoints[PLAN].data
+    assert isinstance(plan, dict)
+    assert len(plan["create"] + plan["update"]) <= 8 * planned, "what was planned grows"
+
+
+def check(client: Client, folder: Path, job: str, planned: int = BATCH) -> None:
     state = client.get(job)
+    check_plan(state, planned)
     assert (state.status, counted(state)) == ("completed", COUNTS)
     assert (members(folder), written_twice(folder)) == (EXPECTED, {})
     assert ledger(client, job) == {"3": ("duplicate", "", 1), "7": ("failed", "validation", 1)}
@@ -90,6 +99,7 @@ def test_a_kill_in_a_retry_counts_an_item_twice_or_as_a_duplicate(
     assert counted(state) == COUNTS | {"succeeded": ROWS, "failed": 0, "duplicates": 0}
     assert set(service.puts.values()) == {1}
     assert set(ledger(client, job).values()) == {("succeeded", "validation", 2)}
+    check_plan(state)
 
 
 def test_a_second_sigterm_waits_for_the_batch_too(
@@ -152,4 +162,4 @@ def test_many_kills_of_one_migration_and_its_writer_lose_something(
             break
         assert ended == -signal.SIGKILL, child.errors()
     migrate(client, tmp_path, job)
-    check(client, tmp_path, job)
+    check(client, tmp_path, job, planned=2 * BATCH)

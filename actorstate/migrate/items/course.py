@@ -7,8 +7,9 @@ heed ─▶ look ─▶ plan saved ─▶ write ─▶ outcomes said with their 
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import islice, takewhile
-from typing import cast
+from typing import Any, NamedTuple, cast
 
 from actorstate import telemetry
 from actorstate.client.exits import postponed
@@ -39,12 +40,18 @@ from actorstate.migrate.items.shape import DUPLICATE, Place
 
 TRACK, PLAN = "items", "items-plan"
 """The track that the items are, and the checkpoint that has what is about to be written."""
+ACTIONS: tuple[Action, ...] = ("create", "update")
 REACHED = "items.reached"
 """The event at each `point` of a batch."""
 RETRIED_AT_ONCE = 20_000
 """Failed items that are looked for in one reading of the source."""
 
-Count = Callable[[list[Entry]], list[Entry]]
+
+class Book(NamedTuple):
+    """What is noted of a batch: `planned` before it is written; `counted` after it, which returns what is left."""
+
+    planned: Callable[[list[Entry]], None]
+    counted: Callable[[list[Entry]], list[Entry]]
 
 
 class Course:
@@ -56,6 +63,7 @@ class Course:
         self._port = TrackPort(run, TRACK, None)
         self._position = Position(0, 0)
         self._planned: dict[bytes, Action] = {}
+        self._planned_until = 0
         self._reach = Reach()
         self._told_before = frozenset[str]()
 
@@ -72,7 +80,8 @@ class Course:
         track = self._port.claim()
         place = cast("Place", unpack(track.counted_key)) if track.counted_key else None
         self._position = Position(track.counted, track.counted, place, place)
-        self._planned = _planned(self._run.resume_from_name(PLAN))
+        self._load_plan()
+        book = Book(self._save_plan, self._counted)
         self._told_before = told_before
         most = self._migration.rules.max_items
         found = self._migration.source.items(place)
@@ -80,7 +89,7 @@ class Course:
         for batch in batches((entry_of(self._migration, *row) for row in rows), self._migration.rules.batch_size):
             for entry in batch:
                 entry.planned = self._planned.get(entry.mark)
-            self._finish(batch, self._counted)
+            self._finish(batch, book)
         self._port.save(self._position, live=False)
 
     def retry(self) -> None:
@@ -89,11 +98,13 @@ class Course:
         Raises at the end CorruptItem, if the ledger has damaged ones.
         """
         retries = self._run.retries_of(None, 1)
+        # no plan: each of them was about to be written before, so what the target has of it is this migration's
+        book = Book(_unplanned, partial(self._said_again, retries))
         with _claimed(retries):
             while waiting := self._waiting(retries.damaged):
                 self._run.phase("retrying")
                 for batch in batches(self._found(waiting), self._migration.rules.batch_size):
-                    self._finish(batch, lambda left: self._said_again(retries, left))
+                    self._finish(batch, book)
         check_damaged(self._run.job, retries.damaged)
 
     def _waiting(self, damaged: list[str]) -> dict[str, ItemState]:
@@ -119,12 +130,12 @@ class Course:
         for key in list(waiting):
             yield Entry(key, "", None, refused("it is not in the source any more"), outcome="failed")
 
-    def _finish(self, batch: list[Entry], count: Count) -> None:
+    def _finish(self, batch: list[Entry], book: Book) -> None:
         """Until each has its outcome, and is counted."""
         left = batch
         while left:
             self._heed(len(left))
-            left = self._tried(left, count)
+            left = self._tried(left, book)
             if pause := pause_of(left):
                 self._wait(pause)
 
@@ -133,27 +144,42 @@ class Course:
         if self._run.sender.order.rows_per_s is not None:
             self._run.wishes.pace.charge(rows)
 
-    def _tried(self, entries: list[Entry], count: Count) -> list[Entry]:
+    def _tried(self, entries: list[Entry], book: Book) -> list[Entry]:
         """What is left of them."""
         plan = looked(self._migration, self._workers, entries)
         _reached("looked")
         with postponed():
             if plan.creates or plan.updates:
-                self._save_plan(entries)
+                book.planned(entries)
                 _reached("planned")
                 written(self._migration, self._workers, entries, plan)
                 _reached("written")
-            left = count(entries)
+            left = book.counted(entries)
             _reached("counted")
         self._reach.check(entries[: len(entries) - len(left)])
         return left
 
+    def _load_plan(self) -> None:
+        """What a crash may have left in the target, uncounted."""
+        saved = cast("dict[str, Any]", self._run.resume_from_name(PLAN) or {"until": 0, "create": b"", "update": b""})
+        self._planned_until = int(saved["until"])
+        for action in ACTIONS:
+            self._planned |= dict.fromkeys(_marks(saved[action]), action)
+        self._forget_plan()
+
     def _save_plan(self, entries: Sequence[Entry]) -> None:
         """What is about to be written is known after a crash; so is what was, and is not counted yet."""
         self._planned |= {entry.mark: entry.planned for entry in entries if entry.planned is not None}
-        marks = {action: b"".join(mark for mark, each in self._planned.items() if each == action)
-                 for action in ("create", "update")}  # fmt: skip
-        self._run.checkpoint(marks, name=PLAN)
+        self._planned_until = max(self._planned_until, self._position.counted + len(entries))
+        told: dict[str, object] = {"until": self._planned_until}
+        for name in ACTIONS:
+            told[name] = b"".join(mark for mark, action in self._planned.items() if action == name)
+        self._run.checkpoint(told, name=PLAN)
+
+    def _forget_plan(self) -> None:
+        """All items of the plan are counted: what is left of it would only grow with each crash."""
+        if self._position.counted >= self._planned_until:
+            self._planned.clear()
 
     def _counted(self, entries: list[Entry]) -> list[Entry]:
         """Counts those at the front that have an outcome, each piece together with the place behind it."""
@@ -167,8 +193,7 @@ class Course:
             kept = tuple(one for one in chunk if one.outcome != "succeeded" or one.key in self._told_before)
             self._port.count(position.point(), counts_of(chunk), kept)
         self._run.flush()
-        for entry in done:
-            self._planned.pop(entry.mark, None)
+        self._forget_plan()
         self._check_stop(done)
         return entries[len(done) :]
 
@@ -228,13 +253,12 @@ def _claimed(retries: Retries) -> Generator[None]:
         retries.leave()
 
 
-def _planned(saved: object) -> dict[bytes, Action]:
-    marks = cast("dict[Action, bytes]", saved or {})
-    return {
-        found[at : at + MARK_BYTES]: action
-        for action, found in marks.items()
-        for at in range(0, len(found), MARK_BYTES)
-    }
+def _unplanned(_entries: list[Entry]) -> None:
+    """Nothing is noted."""
+
+
+def _marks(joined: bytes) -> Iterator[bytes]:
+    return (joined[at : at + MARK_BYTES] for at in range(0, len(joined), MARK_BYTES))
 
 
 def _as_retried(report: ItemReport) -> ItemReport:

@@ -59,6 +59,11 @@ class Rules:
             raise BadRequest("with max_items a part of the source is not seen: it cannot be told what it does not have")
 
     @property
+    def overwrites(self) -> bool:
+        """Whether what is there is changed."""
+        return self.mode != "create" or self.duplicates == "update"
+
+    @property
     def skips_duplicates(self) -> bool:
         """Whether what is there already counts as a duplicate, and not as a failure."""
         return self.mode == "create" and self.duplicates == "skip"
@@ -149,10 +154,12 @@ def decided(rules: Rules, seen: Seen | None, planned: Action | None) -> Action:
             raise refused("it is not in the target, and mode update creates nothing")
         return "create"
     same = not seen.changes
-    if planned is not None:
-        return "written" if same else planned
-    if rules.mode != "create" or rules.duplicates == "update":
+    if planned is not None and same:
+        return "written"
+    if rules.overwrites:
         return "skip" if same else "update"
+    if planned is not None:
+        return planned
     if rules.duplicates == "error":
         raise refused("it is in the target already", DUPLICATE)
     return "duplicate"
