@@ -26,7 +26,7 @@ from actorstate.store.contract import IndexRow, JobCommit, Store, StoredChange
 from actorstate.store.index import index_of
 from actorstate.writer.keys import Keys
 from actorstate.writer.ledger import entry_of, stored_items
-from actorstate.writer.meter import Made, Meter
+from actorstate.writer.meter import Meter
 from actorstate.writer.residents import Residents
 
 JOIN_S = 1.0
@@ -166,7 +166,7 @@ class Committer:
             limit, sync_s = self._settings.beside_above_s, self._store.sync_s
             self.sync_s += (min(sync_s, SYNC_OUTLIER_RATIO * limit) - self.sync_s) * SYNC_WEIGHT
             changes = sum([len(part.changes) for part in batch.parts])
-            self.meter.made.append(Made(changes, batch.took_s, sync_s))
+            self.meter.made.append((changes, batch.took_s, sync_s))
             self.beside = self.sync_s >= limit * (BACK_IN_LOOP_RATIO if self.beside else 1.0)
             if "commit.synced" in telemetry.heard:
                 telemetry.event("commit.synced", parts=batch.parts, sync_s=sync_s)
