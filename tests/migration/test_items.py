@@ -19,6 +19,7 @@ from tests.support.items import (
     Service,
     asked,
     counted,
+    hasty,
     ledger,
     members,
     migrate,
@@ -29,7 +30,7 @@ from tests.support.items import (
 )
 from tests.support.processes import client, job, served
 
-__all__ = ["client", "job", "people", "served", "service"]
+__all__ = ["client", "hasty", "job", "people", "served", "service"]
 
 
 @pytest.mark.parametrize("source", ["table", "jsonl", "csv"])
@@ -107,6 +108,7 @@ def test_what_failed_once_is_failed_for_ever(client: Client, people: Path, job: 
     assert ledger(client, job)[str(THERE)] == ("succeeded", "", 3)
 
 
+@pytest.mark.usefixtures("hasty")
 def test_a_preview_of_a_service_that_is_gone_takes_for_ever(people: Path, service: Service) -> None:
     gone = service.url.replace("127.0.0.1", "127.0.0.2")
     with migrating(people, "none", url=gone) as migration, pytest.raises(TargetFailed, match="did not answer 3 items"):
@@ -236,6 +238,7 @@ CATEGORIES = {
 }
 
 
+@pytest.mark.usefixtures("hasty")
 def test_a_failure_is_of_the_wrong_category_or_cannot_be_retried(
     client: Client, people: Path, job: str, service: Service
 ) -> None:
@@ -254,6 +257,7 @@ def test_a_failure_is_of_the_wrong_category_or_cannot_be_retried(
     assert set(service.puts.values()) == {1}
 
 
+@pytest.mark.usefixtures("hasty")
 def test_an_answer_that_was_lost_makes_a_duplicate(client: Client, people: Path, job: str, service: Service) -> None:
     service.lost_answers = {"4", "12"}
     state = migrate(client, people, job, url=service.url, duplicates="error")
@@ -262,6 +266,7 @@ def test_an_answer_that_was_lost_makes_a_duplicate(client: Client, people: Path,
     assert all(len(tokens) == 1 for tokens in service.tokens.values())
 
 
+@pytest.mark.usefixtures("hasty")
 def test_a_service_that_is_gone_fails_every_item_one_by_one(
     client: Client, people: Path, job: str, service: Service
 ) -> None:

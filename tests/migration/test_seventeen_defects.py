@@ -20,6 +20,7 @@ from tests.support.items import (
     Service,
     asked,
     counted,
+    hasty,
     killed_in,
     ledger,
     members,
@@ -32,7 +33,7 @@ from tests.support.migration import typed
 from tests.support.processes import LIVELY, client, job, served, unchanged, until
 from tests.support.writer import WriterProcess, Writers, writers
 
-__all__ = ["client", "job", "people", "served", "service", "writers"]
+__all__ = ["client", "hasty", "job", "people", "served", "service", "writers"]
 
 ALL = COUNTS | {"succeeded": ROWS, "failed": 0, "duplicates": 0}
 
@@ -216,6 +217,7 @@ def test_k_a_rate_limit_ends_the_run_or_counts_as_work(
     assert set(service.puts.values()) == {1}
 
 
+@pytest.mark.usefixtures("hasty")
 def test_l_the_time_of_completion_is_a_message(client: Client, people: Path, job: str, service: Service) -> None:
     service.moods = {str(n): [(0, {})] * 6 for n in (1, 2, 3)}
     with pytest.raises(TargetFailed):

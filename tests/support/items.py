@@ -251,6 +251,12 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What gets no answer is tried again at once."""
+    monkeypatch.setattr("actorstate.migrate.items.batch.NETWORK_PAUSE_S", 0.01)
+
+
+@pytest.fixture
 def service() -> Iterator[Service]:
     """A real server on the loopback."""
     state = Service()
