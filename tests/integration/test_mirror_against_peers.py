@@ -27,7 +27,7 @@ from tests.support.processes import WITHIN_S, Child, client, hear, job, served, 
 from tests.support.writer import WriterProcess
 
 __all__ = ["client", "job", "served"]
-pytestmark = pytest.mark.nightly
+pytestmark = [pytest.mark.nightly, pytest.mark.alone]
 READERS, ROUNDS, SLICE_S, BATCH = 4, 3, 1.0, 200
 CHANGE_EVERY_S = 0.01
 GET = b"*2\r\n$3\r\nGET\r\n$8\r\nimport-1\r\n"

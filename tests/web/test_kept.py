@@ -94,7 +94,7 @@ def test_a_reader_who_has_seen_more_elsewhere_is_turned_back(directory, client, 
 
 
 def test_a_writer_that_is_away_or_new_is_not_noticed(directory, client, writer, start_writer):
-    with served(directory, fresh_s=1.5, timeout_s=0.2) as application:
+    with served(directory, fresh_s=1.1, timeout_s=0.2) as application:
         listening(application)
         ask(application, JOB)
         writer.kill()
@@ -171,7 +171,8 @@ def test_the_names_of_changed_jobs_fill_the_memory(news, monkeypatch):
 
 
 def test_a_feed_that_falls_silent_is_believed(directory, client, monkeypatch):
-    with served(directory, fresh_s=1.2) as application:
+    monkeypatch.setattr("actorstate.client.mirror.news.SILENCE_S", 1.6)
+    with served(directory, fresh_s=1.1) as application:
         news = listening(application)._news
         silent = news._subscription
         monkeypatch.setattr(silent, "facts", list)

@@ -29,6 +29,7 @@ from tests.support.nginx import nginx
 
 pytestmark = [
     pytest.mark.nightly,
+    pytest.mark.alone,
     pytest.mark.skipif(not (shutil.which("wrk") and shutil.which("nginx")), reason="needs wrk and nginx"),
 ]
 ROUNDS, SLICE_S = 4, 2

@@ -75,7 +75,7 @@ def test_nginx_hides_the_connections_that_uvicorns_worker_resets_at_its_end(dire
     assert answers == {"200": 1_000}
 
 
-@pytest.mark.parametrize("kind", kinds("gthread", "asgi"))
+@pytest.mark.parametrize("kind", kinds("gthread"))
 def test_every_request_is_answered_while_the_writer_is_killed_under_them(
     directory, client, tmp_path, kind, start_writer, writer
 ):
