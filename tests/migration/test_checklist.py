@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import os
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from actorstate.migrate.journal import read_journal
 from actorstate.migrate.prune import prune_all
 from actorstate.migrate.verification import verify_all
 from tests.support.migration import (
+    HASTY,
     NEW,
     OLD,
     Case,
@@ -122,6 +124,34 @@ def test_a_failure_is_not_rolled_back(tmp_path: Path) -> None:
     assert says(folder) == before
     assert (folder / OLD).exists()
     assert registered_rows(tmp_path) == []
+
+
+def test_an_image_that_came_over_damaged_is_not_found_out(tmp_path: Path) -> None:
+    folder = make_user(tmp_path, "alice", Case(images=True))
+
+    def damage(_name: str, fields: dict[str, object]) -> None:
+        if fields["point"] == "register.begun":
+            (folder / "profiles/default/images/1.png").write_bytes(b"")
+
+    stop = telemetry.listen(damage, "migrate.reached")
+    try:
+        report = migrated(tmp_path)
+    finally:
+        stop()
+    assert report.counts == {"failed": 1}
+    assert "1 of 6 files are missing or differ: 1.png" in report.users[0].reason
+    assert (folder / OLD).exists()
+    assert len(says(folder).images) == 6
+
+
+def test_progress_jumps_back_or_is_at_its_end_too_early(tmp_path: Path) -> None:
+    make_user(tmp_path, "alice", Case(wal=True, images=True))
+    told: list[tuple[int, int]] = []
+    migrated(tmp_path, options=replace(HASTY, tell=lambda _, done, total: told.append((done, total))))
+    shares = [done / total for done, total in told]
+    assert shares == sorted(shares)
+    assert 0.3 < shares[0] < 0.5, "the rows are read, and nothing is copied"
+    assert 0.8 < shares[-1] < 1.0, "the end is told by the outcome"
 
 
 def test_one_users_failure_stops_the_others(tmp_path: Path) -> None:

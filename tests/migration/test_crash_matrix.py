@@ -8,8 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from actorstate.migrate.journal import read_journal
+from actorstate.migrate.rollback import roll_back_all
+from actorstate.migrate.run import Watcher
 from tests.support.migration import (
     CASES,
+    HASTY,
     NEW,
     OLD,
     Case,
@@ -85,6 +89,18 @@ def test_an_error_at_a_named_point_leaves_the_user_half_way(stage: Stage) -> Non
             assert says(stage.folder) == stage.before, point
             assert not (stage.folder / NEW).exists()
         stage.check_migrated()
+
+
+@pytest.mark.parametrize("stage", [pytest.param(EVERYDAY, id=str(EVERYDAY))], indirect=True)
+def test_a_backup_that_no_journal_told_of_is_forgotten(stage: Stage) -> None:
+    point = points_of(stage.run).index("stage.begun")
+    stage.set_up()
+    killed_at(point, stage.run)
+    assert read_journal(stage.folder).backups == ()  # type: ignore[union-attr]
+    roll_back_all(stage.data, Watcher(), HASTY)
+    kept = read_journal(stage.folder)
+    assert kept is not None
+    assert (kept.state, kept.backups) == ("undone", (f"{OLD}.pre-migration-backup",))
 
 
 @pytest.mark.parametrize("stage", [pytest.param(EVERYDAY, id=str(EVERYDAY))], indirect=True)

@@ -11,7 +11,7 @@ import pytest
 from actorstate.errors import BadRequest, TargetFailed, UserRefused
 from actorstate.migrate import run_profiles
 from actorstate.migrate.layouts import DESKTOP, MOBILE, MOBILE_MOVE, SERVER, Layout, Move, layout_named
-from actorstate.migrate.sqlitefiles.registry import COLUMNS, Rows, record
+from actorstate.migrate.sqlitefiles.registry import COLUMNS, Rows, _Asked
 from tests.support.migration import (
     NEW,
     OLD,
@@ -25,7 +25,7 @@ from tests.support.migration import (
     tree,
     typed,
 )
-from tests.support.processes import ROOT, together
+from tests.support.processes import ROOT
 
 
 def rows_in(data: Path, database: str) -> list[tuple[object, ...]]:
@@ -131,19 +131,17 @@ def test_users_whose_data_are_strange_are_touched(tmp_path: Path) -> None:
 
 
 def test_rows_that_are_written_together_fail_together(tmp_path: Path) -> None:
-    rows, database, refused = Rows(), tmp_path / "system.db", []
-    record(database, "profiles", [])
-
-    def write(number: int) -> None:
-        row = dict.fromkeys(COLUMNS, f"of {number}") | {"name": None if number == 3 else "Default"}
-        try:
-            rows.record(database, "profiles", row)  # type: ignore[arg-type]
-        except TargetFailed:
-            refused.append(number)
-
-    together(8, write)
-    assert refused == [3]
-    assert [row[0] for row in registered_rows(tmp_path)] == [f"of {number}" for number in range(8) if number != 3]
+    rows, database = Rows(), tmp_path / "system.db"
+    bad, good, other = (dict.fromkeys(COLUMNS, name) for name in ("bad", "good", "other"))
+    bad["name"] = None  # type: ignore[assignment]
+    rows._waiting.put(_Asked(database, "profiles", other))
+    rows.record(database, "profiles", good)
+    assert [row[0] for row in registered_rows(tmp_path)] == ["good", "other"]
+    rows._waiting.put(_Asked(database, "profiles", bad))
+    rows.record(database, "profiles", dict.fromkeys(COLUMNS, "late"))
+    with pytest.raises(TargetFailed):
+        rows.record(database, "profiles", bad)
+    assert [row[0] for row in registered_rows(tmp_path)] == ["good", "late", "other"]
 
 
 def test_a_registry_of_another_shape_is_written_to(tmp_path: Path) -> None:
