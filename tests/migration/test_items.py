@@ -279,6 +279,19 @@ def test_a_service_that_is_gone_fails_every_item_one_by_one(
     assert counted(migrate(client, people, job, url=service.url, retry="network"))["succeeded"] == ROWS
 
 
+@pytest.mark.parametrize("status", [401, 404, 405])
+def test_a_wrong_address_or_password_fails_every_item_one_by_one(
+    client: Client, people: Path, job: str, service: Service, status: int
+) -> None:
+    service.moods = {"8": [(status, {})]}
+    with pytest.raises(TargetFailed, match=f"PUT with {status}"):
+        migrate(client, people, job, url=service.url)
+    assert (client.get(job).progress.processed, client.get(job).progress.failed) == (BATCH, 0)
+    state = migrate(client, people, job, url=service.url)
+    assert counted(state) == COUNTS | {"succeeded": ROWS, "failed": 0, "duplicates": 0}
+    assert set(service.puts.values()) == {1}
+
+
 def test_a_changed_mapping_leaves_no_trace(client: Client, people: Path, job: str, service: Service) -> None:
     service.moods = {"5": [(422, {})]}
     migrate(client, people, job, url=service.url)

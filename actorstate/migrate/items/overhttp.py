@@ -15,7 +15,7 @@ from email.utils import parsedate_to_datetime
 from typing import Self, cast
 from urllib.parse import quote, urlsplit
 
-from actorstate.errors import BadRequest, ItemRefused
+from actorstate.errors import BadRequest, ItemRefused, TargetFailed
 from actorstate.migrate.items.rules import refused
 from actorstate.migrate.items.shape import (
     DUPLICATE,
@@ -35,8 +35,9 @@ MAX_ANSWER_BYTES = 16 * 1024 * 1024
 """Of an answer no more is read; a longer one is no answer."""
 TOLD = 200
 """Characters of a refusing answer that go into the ledger."""
-_CATEGORIES = {401: PERMISSION, 403: PERMISSION, 408: NETWORK, 409: DUPLICATE, 412: DUPLICATE}
+_CATEGORIES = {403: PERMISSION, 408: NETWORK, 409: DUPLICATE, 412: DUPLICATE}
 _CLIENT, _SERVER = range(400, 500), range(500, 600)
+_NO_SUCH_PLACE = frozenset({404, 405, 501})
 _AGAIN = frozenset({NETWORK, RATE_LIMIT, UNTRIED})
 _NO_HEADERS: Mapping[str, str] = {}
 _NEW: Mapping[str, str] = {"If-None-Match": "*"}
@@ -147,11 +148,21 @@ class HttpTarget:
             was_kept = connection.sock is not None
             try:
                 connection.request(method, self._path(item.key), body, told)
-                return _read(connection.getresponse())
+                return self._checked(method, _read(connection.getresponse()))
             except (OSError, http.client.HTTPException) as error:
                 connection.close()
                 if not was_kept or isinstance(error, TimeoutError):
                     raise refused(f"no answer: {str(error) or type(error).__name__}", NETWORK) from error
+
+    def _checked(self, method: str, answer: Answer) -> Answer:
+        """Raises TargetFailed for what would be answered to every item: going on would only fail them all."""
+        if answer.status == http.client.UNAUTHORIZED:
+            hint = "give a valid Authorization (--headers FILE), then type the same line again"
+        elif method == "PUT" and answer.status in _NO_SUCH_PLACE:
+            hint = f"check the address: PUT {self.url}"
+        else:
+            return answer
+        raise TargetFailed(f"the service answered a {method} with {answer.status} {answer.reason}", hint=hint)
 
     def _path(self, key: str) -> str:
         parts = urlsplit(self.url)
