@@ -24,7 +24,7 @@ from actorstate.core.messages.document import JobState
 from actorstate.core.plain import as_plain
 from actorstate.errors import ActorStateError, BadRequest
 from actorstate.migrate.items.comparison import Comparison, Example, Preview, compared, previewed
-from actorstate.migrate.items.deletion import deleted_in, frozen_keys
+from actorstate.migrate.items.deletion import deleted_in, frozen
 from actorstate.migrate.items.mapping import FieldMapping
 from actorstate.migrate.items.named import SOURCES, TARGETS, opened_source, opened_target
 from actorstate.migrate.items.rules import Duplicates, Migration, Mode, Rules
@@ -136,7 +136,8 @@ def status(options: argparse.Namespace) -> int:
     """The job, and what waits for an approval."""
     with opened(options) as client:
         state = client.get(_job(options))
-    keys = frozen_keys(state) or []
+    found = frozen(state)
+    keys = found.keys if found else []
     if options.json:
         print(line({"job": as_plain(state), "to_delete": keys}))
         return exits.FINE
@@ -278,8 +279,10 @@ def _waits_for(state: JobState, directory: str) -> str:
 
 def _report_lines(state: JobState, directory: str) -> Iterator[str]:
     yield f"{state.id}: {state.status}: {counts(state.progress)}"
-    if (deleted := deleted_in(state)) is not None:
-        yield f"  deleted: {deleted:,} of {len(frozen_keys(state) or ()):,} that were approved"
+    if told := deleted_in(state):
+        yield f"  deleted: {told['deleted']:,} of {told['approved']:,} that were approved"
+        if told["left"]:
+            yield f"  {told['left']:,} more are not in the source: the same line with --again asks for those"
     yield from _next_lines(state, directory)
 
 

@@ -6,8 +6,9 @@ import pytest
 
 from actorstate.client.sync import Client
 from actorstate.errors import BadRequest, SourceUnreadable
+from actorstate.migrate.items import deletion
 from actorstate.migrate.items.comparison import previewed
-from actorstate.migrate.items.deletion import frozen_keys
+from actorstate.migrate.items.deletion import frozen
 from tests.support.items import (
     EXPECTED,
     Beside,
@@ -51,7 +52,7 @@ def test_something_is_deleted_that_nobody_has_approved(
     question = waiting(client, job, beside)
     assert question.startswith("delete 12 items of members that people does not have (set ")
     assert "101, 102" in question
-    assert frozen_keys(client.get(job)) == [str(row[0]) for row in GONE]
+    assert frozen(client.get(job)) == ([str(row[0]) for row in GONE], 0)
     assert members(people) == EXPECTED + GONE, "deleted before it was approved"
     asked(people, "INSERT INTO members VALUES (200, 'came later', 1, NULL)")
     told = typed("approve", served.directory, job, "--by", "ann", "--yes")
@@ -62,7 +63,7 @@ def test_something_is_deleted_that_nobody_has_approved(
     assert (state.status, state.steps[1].name, state.steps[1].data) == (
         "completed",
         "delete",
-        {"approved": 12, "deleted": 12},
+        {"approved": 12, "deleted": 12, "left": 0},
     )
     assert state.progress.processed == 20
 
@@ -76,7 +77,22 @@ def test_an_item_that_came_back_is_deleted(client: Client, people: Path, job: st
     client.approve(job)
     beside.result()
     assert [row[0] for row in members(people) if row[0] > 100] == [105]
-    assert client.get(job).steps[1].data == {"approved": 12, "deleted": 11}
+    assert client.get(job).steps[1].data == {"approved": 12, "deleted": 11, "left": 0}
+
+
+def test_more_than_a_job_remembers_is_forgotten_in_silence(
+    client: Client, people: Path, job: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deletion, "PIECE_BYTES", 20)
+    add_gone(people)
+    beside = Beside(lambda: migrate(client, people, job, delete_missing=True))
+    question = waiting(client, job, beside)
+    assert question.startswith("delete 8 items")
+    assert "; 4 more are left for another time)" in question
+    client.approve(job)
+    beside.result()
+    assert client.get(job).steps[1].data == {"approved": 8, "deleted": 8, "left": 4}
+    assert members(people) == EXPECTED + GONE[8:]
 
 
 def test_a_cancelled_deletion_deletes(client: Client, people: Path, job: str) -> None:
@@ -103,16 +119,16 @@ def test_a_kill_forgets_what_was_approved(
             waiting(client, job)
             client.approve(job, by="ann")
         assert child.wait() < 0, child.errors()
-    frozen = frozen_keys(client.get(job))
+    found = frozen(client.get(job))
     asked(people, "INSERT INTO members VALUES (200, 'came later', 1, NULL)")
     beside = Beside(lambda: migrate(client, people, job, delete_missing=True))
     if point == "frozen":
         waiting(client, job, beside)
         client.approve(job)
     beside.result()
-    assert frozen == [str(row[0]) for row in GONE]
+    assert found == ([str(row[0]) for row in GONE], 0)
     assert members(people) == [*EXPECTED, (200, "came later", 1.0, None)]
-    assert client.get(job).steps[1].data == {"approved": 12, "deleted": 12}
+    assert client.get(job).steps[1].data == {"approved": 12, "deleted": 12, "left": 0}
     assert len(client.get(job).approvals) == 1, "it was asked twice"
 
 

@@ -6,7 +6,7 @@ detecting ─▶ the keys are saved in the job ─▶ approval ─▶ deleting, 
 
 import hashlib
 from collections.abc import Callable, Iterator
-from typing import cast
+from typing import NamedTuple, cast
 
 from actorstate import telemetry
 from actorstate.client.exits import postponed
@@ -20,7 +20,9 @@ FROZEN = "delete-"
 """The checkpoints that have the keys: `delete-0` and so on."""
 PIECE_BYTES = 128 * 1024
 MAX_PIECES = 4
-"""Keys beyond so many pieces are left for the next migration."""
+"""Keys beyond so many pieces are counted, said, and left for the next migration."""
+LEFT = "delete-left"
+"""The checkpoint that has the number of those."""
 SHOWN = 8
 HEED_EVERY = 1_000
 
@@ -32,60 +34,70 @@ def delete_missing(migration: Migration, run: Run) -> None:
         return
     run.step("delete")
     run.phase("detecting")
-    keys = _frozen(run.resume_from_name)
-    if keys is None:
-        keys = _freeze(run, target.surplus(_items(migration, run)))
+    found = _frozen(run.resume_from_name) or _freeze(run, target.surplus(_items(migration, run)))
     _reached("frozen")
-    if keys:
-        run.wait_for_approval(_question(migration, keys))
+    if found.keys:
+        run.wait_for_approval(_question(migration, found))
         run.phase("deleting")
-        _delete(migration, run, target, keys)
-    run.step("delete", "done", {"approved": len(keys), "deleted": _gone(migration, keys)})
+        _delete(migration, run, target, found.keys)
+    told = {"approved": len(found.keys), "deleted": _gone(migration, found.keys), "left": found.left}
+    run.step("delete", "done", told)
     run.flush()
 
 
-def frozen_keys(state: JobState) -> list[str] | None:
-    """The keys that were found and are to be approved; None while they have not been looked for."""
+class Found(NamedTuple):
+    """The keys that are to be approved, and how many more there are than one migration deletes."""
+
+    keys: list[str]
+    left: int
+
+
+def frozen(state: JobState) -> Found | None:
+    """What was found in the target alone; None while it has not been looked for."""
     return _frozen(lambda name: state.checkpoints[name].data if name in state.checkpoints else None)
 
 
-def deleted_in(state: JobState) -> int | None:
-    """How many of them the target does not have any more; None before the end."""
+def deleted_in(state: JobState) -> dict[str, int] | None:
+    """How many were approved, deleted (the target does not have them any more) and left; None before the end."""
     told = next((step.data for step in state.steps if step.name == "delete"), None)
-    return None if told is None else cast("dict[str, int]", told)["deleted"]
+    return None if told is None else cast("dict[str, int]", told)
 
 
-def _question(migration: Migration, keys: list[str]) -> str:
-    digest = hashlib.sha256("\n".join(keys).encode()).hexdigest()[:12]
-    shown = ", ".join(keys[:SHOWN]) + (", ..." if len(keys) > SHOWN else "")
+def _question(migration: Migration, found: Found) -> str:
+    digest = hashlib.sha256("\n".join(found.keys).encode()).hexdigest()[:12]
+    shown = ", ".join(found.keys[:SHOWN]) + (", ..." if len(found.keys) > SHOWN else "")
+    left = f"; {found.left:,} more are left for another time" if found.left else ""
     return (
-        f"delete {len(keys):,} items of {migration.target_name or 'the target'} that "
-        f"{migration.source_name or 'the source'} does not have (set {digest}): {shown}"
+        f"delete {len(found.keys):,} items of {migration.target_name or 'the target'} that "
+        f"{migration.source_name or 'the source'} does not have (set {digest}{left}): {shown}"
     )
 
 
-def _frozen(saved: Callable[[str], object]) -> list[str] | None:
+def _frozen(saved: Callable[[str], object]) -> Found | None:
     """All pieces; the first one is saved last, so that without it there is none."""
     if saved(f"{FROZEN}0") is None:
         return None
     pieces = (saved(f"{FROZEN}{number}") for number in range(MAX_PIECES))
-    return [key for piece in pieces for key in cast("list[str]", piece or [])]
+    keys = [key for piece in pieces for key in cast("list[str]", piece or [])]
+    return Found(keys, cast("int", saved(LEFT) or 0))
 
 
-def _freeze(run: Run, keys: Iterator[str]) -> list[str]:
+def _freeze(run: Run, keys: Iterator[str]) -> Found:
     pieces: list[list[str]] = [[]]
-    size = 0
+    size = left = 0
     for key in keys:
         size += len(key.encode()) + 5
-        if size > PIECE_BYTES:
+        if size > PIECE_BYTES and len(pieces) < MAX_PIECES:
             pieces.append([])
             size = len(key.encode()) + 5
-        if len(pieces) > MAX_PIECES:
-            break
-        pieces[-1].append(key)
-    for number, piece in reversed(list(enumerate(pieces[:MAX_PIECES]))):
+        if size > PIECE_BYTES:
+            left += 1
+        else:
+            pieces[-1].append(key)
+    run.checkpoint(left, name=LEFT)
+    for number, piece in reversed(list(enumerate(pieces))):
         run.checkpoint(piece, name=f"{FROZEN}{number}")
-    return [key for piece in pieces[:MAX_PIECES] for key in piece]
+    return Found([key for piece in pieces for key in piece], left)
 
 
 def _delete(migration: Migration, run: Run, target: Purgeable, keys: list[str]) -> None:
