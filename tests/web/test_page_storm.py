@@ -33,8 +33,8 @@ pytestmark = [
     pytest.mark.skipif(not (shutil.which("wrk") and shutil.which("nginx")), reason="needs wrk and nginx"),
 ]
 ROUNDS, SLICE_S = 4, 2
-READERS, EVERY_MS = 100, 100
-"""1,000 refreshes a second, however fast the answers come: 100 readers, each every 100 ms."""
+READERS, EVERY_MS = 100, 200
+"""500 refreshes a second: 100 readers, each after 0 to 400 ms by chance, for in step they came in bursts."""
 GREEDY = 32
 """Readers who refresh the moment they have their answer, and so take all the processors that there are."""
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -75,9 +75,9 @@ class Load:
 
 
 def wrk(folder, url, readers, every_ms=0):
-    """A slice of refreshes: at once after the answer, or `every_ms` whether it came or not."""
+    """A slice of refreshes: at once after the answer, or by chance after 0 to twice `every_ms`."""
     pause = folder / "pause.lua"
-    pause.write_text(f"function delay() return {every_ms} end" if every_ms else "")
+    pause.write_text(f"function delay() return math.random(0, {2 * every_ms}) end" if every_ms else "")
     result = subprocess.run(
         ["wrk", "-t1", f"-c{readers}", f"-d{SLICE_S}s", "-s", str(pause), url],
         capture_output=True,
@@ -214,11 +214,11 @@ def measured(client, worker, storms, burn):
 
 
 def check(loads):
-    calm, burnt, all_burnt = loads["calm"], loads["burnt"], loads["all burnt"]
+    calm, all_burnt = loads["calm"], loads["all burnt"]
     assert {name: load.seen["wrong"] for name, load in loads.items() if load.seen["wrong"]} == {}
     for name in ("steady", "steady, nginx"):
-        assert loads[name].p99_s <= 2 * max(calm.p99_s, burnt.p99_s), f"the workers feel the storm: {name}"
+        assert loads[name].p99_s <= 2 * calm.p99_s, f"the workers feel the storm: {name}"
     for name in ("greedy", "greedy, nginx"):
-        assert loads[name].p99_s <= 2 * all_burnt.p99_s, f"the workers feel the storm: {name}"
+        assert loads[name].p99_s <= 3 * all_burnt.p99_s, f"the workers feel the storm: {name}"
     assert loads["greedy, nothing changes"].reads <= 10 * ROUNDS
     assert loads["steady, nginx"].reads <= 20 * loads["steady, nginx"].lasted_s
