@@ -28,6 +28,9 @@ from tests.support.syscalls import hits, injected
 
 EVERYDAY = Case(wal=True, images=True, other_disk=True)
 EVERY_CASE = [pytest.param(case, marks=[] if case == EVERYDAY else pytest.mark.slow, id=str(case)) for case in CASES]
+WITH_IMAGES = [one if case.images else pytest.param(case, marks=pytest.mark.nightly, id=str(case))
+               for case, one in zip(CASES, EVERY_CASE, strict=True)]  # fmt: skip
+"""An error meets all that a database alone has in these cases too; the others have their turn at night."""
 
 
 def undisturbed(stage: Stage) -> tuple[list[str], str]:
@@ -75,7 +78,7 @@ def test_the_two_ways_of_killing_do_not_come_to_the_same_states(stage: Stage, tm
           f"{len(left_by_calls)} different states left, {len(ends_by_calls)} end state")  # fmt: skip
 
 
-@pytest.mark.parametrize("stage", EVERY_CASE, indirect=True)
+@pytest.mark.parametrize("stage", WITH_IMAGES, indirect=True)
 def test_an_error_at_a_named_point_leaves_the_user_half_way(stage: Stage) -> None:
     points = points_of(stage.run)
     for number, point in enumerate(points):
