@@ -45,7 +45,7 @@ from actorstate.migrate.plan import Part, Record, reverse
 from actorstate.migrate.sqlitefiles.content import contents_of, looked_at, problems_of
 from actorstate.migrate.sqlitefiles.hold import Held, held, like, remove_names, sync_file, was_removed
 from actorstate.migrate.sqlitefiles.registry import erase
-from actorstate.migrate.work import COMPARED, COPIED, JOURNALED, READ, STEPS, Work, reached, set_aside, staged
+from actorstate.migrate.work import COMPARED, COPIED, READ, STEPS, Work, reached, set_aside, staged
 from actorstate.store.files import sync_folder
 
 Step = Callable[[Work, Held | None], None]
@@ -55,7 +55,7 @@ def carry_out(work: Work, source: Held | None, first: str = STEPS[0]) -> None:
     """Does the steps from `first` on. What fails before `remove` is undone; raises what failed."""
     try:
         for step in STEPS[STEPS.index(first) :]:
-            work.enter(step, durably=step == first or step in JOURNALED)
+            work.enter(step)
             _DO[step](work, source)
             reached(f"{step}.ended")
     except Exception as error:

@@ -1,7 +1,7 @@
 """`{user}/.actorstate-migration.json`: with the file system itself, the truth about one user's migration.
 
-It is replaced as a whole (temporary file, fsync, rename, fsync of the folder) and holds the plan that is carried
-out, so that a later run needs neither the layout nor a writer to go on. When, and why no more often: `work.py`.
+It is replaced as a whole (temporary file, fsync, rename, fsync of the folder) before and after each step, and holds
+the plan that is carried out, so that a later run needs neither the layout nor a writer to go on.
 
     state: migrating | rolling_back | done | rolled_back | undone | needs_attention
 """

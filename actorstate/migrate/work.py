@@ -3,18 +3,17 @@
 What is synced, and what for; a sync that is not in this list protects nothing:
 
     journal before the first step   what a kill leaves is known to be ours, and undone
+    journal between two steps       it tells of the end of one and the beginning of the next, in one write
     backup, its manifest            it is the way back, and counts only with both
     staged files, their manifests   the content that will take the original's place
     new folders, from below         the names of what was switched, before the old ones can go
-    journal before `switch`         from here on both places are judged, with what the source said
     row (registry.py)               it is there before the old database is gone
-    journal before `remove`         all of the above is durable and verified: only forward from here
     a log that has rows             gone before its database, or its rows would count as left behind
     old folders                     what was removed stays so, once the journal says that it is over
     journal at the end              the grace of the backups counts from here
 
-The journal's write makes all names in the user's own folder durable too. The steps between two writes need none of
-their own: up to `switch` everything is undone from the plan alone, and `switch` to `verify` are done once more.
+The journal's write makes all names in the user's own folder durable too. From `switch` on both places are judged, with
+what the source said; from `remove` on there is only forward.
 """
 
 from collections.abc import Callable, Iterator
@@ -31,8 +30,6 @@ from actorstate.migrate.sqlitefiles.registry import Rows
 
 STEPS = ("backup", "verify_backup", "stage", "verify_stage", "switch", "register", "verify", "remove")
 """What is done for a user, in order; before `switch` nothing of his has changed its place."""
-JOURNALED = frozenset({"backup", "switch", "remove"})
-"""Those that the journal on the disk tells of before they begin."""
 
 Tell = Callable[[str, int, int], None]
 """Hears (user, bytes done with, bytes in all)."""
@@ -148,9 +145,9 @@ class Work:
         size = 0 if plan.database is None else plan.database.bytes
         self.options.tell(self.user, int(size * database + (plan.bytes - size) * folders), plan.bytes)
 
-    def enter(self, step: str, *, durably: bool) -> None:
-        """The last step has ended and this one begins; if `durably`, the disk knows on return."""
-        (self.save if durably else self.remember)(replace(self.journal, step=step))
+    def enter(self, step: str) -> None:
+        """The last step has ended and this one begins; the disk knows on return."""
+        self.save(replace(self.journal, step=step))
         reached(f"{step}.begun")
 
     def save(self, changed: Journal) -> None:
@@ -160,7 +157,7 @@ class Work:
         self.journal = changed
 
     def remember(self, changed: Journal) -> None:
-        """What the next `save` will write."""
+        """What the step has found, for the write at its end."""
         self.journal = self._noted(changed)
 
     def _noted(self, changed: Journal) -> Journal:
