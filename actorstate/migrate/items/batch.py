@@ -49,6 +49,11 @@ class Entry:
     tries: int = 0
 
     @property
+    def key(self) -> str:
+        """What it goes by in the target; an item that was mended for a retry has another name in the ledger."""
+        return self.name if self.item is None else self.item.key
+
+    @property
     def mark(self) -> bytes:
         """Names the item in a plan: the key and its place, since a later item of the same key is another one."""
         return hashlib.sha256(repr((self.name, self.place)).encode(errors="surrogateescape")).digest()[:MARK_BYTES]
@@ -87,10 +92,10 @@ def batches(entries: Iterable[Entry], size: int) -> Iterator[list[Entry]]:
     """The entries in batches of at most `size`; in none of them is a key twice."""
     batch: dict[str, Entry] = {}
     for entry in entries:
-        if len(batch) == size or entry.name in batch:
+        if len(batch) == size or entry.key in batch:
             yield list(batch.values())
             batch = {}
-        batch[entry.name] = entry
+        batch[entry.key] = entry
     if batch:
         yield list(batch.values())
 

@@ -35,14 +35,15 @@ from actorstate.migrate.items.batch import (
     pause_of,
     written,
 )
-from actorstate.migrate.items.rules import Action, Migration, name_of, refused
-from actorstate.migrate.items.shape import DUPLICATE, Place
+from actorstate.migrate.items.rules import Action, Migration, name_of, nameless_at, refused
+from actorstate.migrate.items.shape import DUPLICATE, Place, spot_of
 
 TRACK, PLAN = "items", "items-plan"
 """The track that the items are, and the checkpoint that has what is about to be written."""
 ACTIONS: tuple[Action, ...] = ("create", "update")
 REACHED = "items.reached"
 """The event at each `point` of a batch."""
+GONE = "it is not in the source any more; it had failed with: "
 RETRIED_AT_ONCE = 20_000
 """Failed items that are looked for in one reading of the source."""
 
@@ -118,17 +119,25 @@ class Course:
         return found
 
     def _found(self, waiting: dict[str, ItemState]) -> Iterator[Entry]:
-        """Those of the source, and at the end the others: they have failed for good."""
+        """Those of the source, and at the end the others: they have failed for good.
+
+        What had no key when it failed is what stands there now: it has been mended, or a line before it has.
+        """
+        spots = {spot: key for key in waiting if (spot := spot_of(key)) is not None}
         for place, fields in self._migration.source.items(None):
-            before = waiting.pop(name_of(place, fields, self._migration.rules), None)
+            name = name_of(place, fields, self._migration.rules)
+            nameless = spots.get(spot_of(nameless_at(place)) or "", "")
+            before = waiting.pop(name, None) or waiting.pop(nameless, None)
             if before is not None:
                 entry = entry_of(self._migration, place, fields)
-                entry.planned = None if before.category == DUPLICATE else "create"
+                entry.name = before.key
+                entry.planned = None if before.category == DUPLICATE or before.key == nameless else "create"
                 yield entry
             if not waiting:
                 return
-        for key in list(waiting):
-            yield Entry(key, "", None, refused("it is not in the source any more"), outcome="failed")
+        for key, before in list(waiting.items()):
+            reason = before.error.removeprefix(GONE)
+            yield Entry(key, "", None, refused(f"{GONE}{reason}"), outcome="failed")
 
     def _finish(self, batch: list[Entry], book: Book) -> None:
         """Until each has its outcome, and is counted."""

@@ -132,7 +132,12 @@ def key_of(fields: Fields, rules: Rules) -> str:
 def name_of(place: Place, fields: Fields | ItemRefused, rules: Rules) -> str:
     """The item's name in the ledger: its key or, where that cannot be told, its place."""
     key = "" if isinstance(fields, ItemRefused) else key_of(fields, rules)
-    return key[:MAX_KEY] or f"@{place}"[:MAX_KEY]
+    return key[:MAX_KEY] or nameless_at(place)
+
+
+def nameless_at(place: Place) -> str:
+    """The name in the ledger of an item at this place whose key cannot be told."""
+    return f"@{place}"[:MAX_KEY]
 
 
 def known_items(migration: Migration) -> Iterator[Item]:

@@ -1,5 +1,6 @@
 """What an item is, where items come from, and where they go: two interfaces that a user implements in a few lines."""
 
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -10,6 +11,16 @@ Fields = Mapping[str, object]
 """Values by field: text, numbers, bytes, None; lists and dicts where the target takes them."""
 Place = str | int
 """Where an item stands in its source, at most 256 bytes: what `Source.items` needs to go on behind it."""
+
+_LINE = re.compile(r"@(\d+):[0-9a-f]{8}")
+"""How an item of a file is called that has no key: by its line, and a checksum up to there."""
+
+
+def spot_of(name: str) -> str | None:
+    """Where the nameless item of this `name` stands, whatever is there by now; None where `name` is a key."""
+    line = _LINE.fullmatch(name)
+    return name if line is None and name.startswith("@") else line and line[1]
+
 
 NETWORK, VALIDATION, PERMISSION = "network", "validation", "permission"
 RATE_LIMIT, DUPLICATE, UNKNOWN = "rate_limit", "duplicate", "unknown"
