@@ -11,7 +11,7 @@ from actorstate.core.messages.document import JobState
 from actorstate.core.plain import time_text
 from actorstate.errors import Conflict
 from actorstate.migrate.items.course import Course
-from actorstate.migrate.items.deletion import delete_missing
+from actorstate.migrate.items.deletion import delete_missing, deleted_in
 from actorstate.migrate.items.mapping import remembered
 from actorstate.migrate.items.rules import Migration
 
@@ -43,7 +43,8 @@ def migrate_items(
     state = client.create(migration.job, kind=KIND, total=migration.total(), unit=UNIT, meta=meta, **options)
     if not again:
         _check_same(state, migration, retry)
-    if not _reopened(client, state, retry, again=again, by=by):
+    deletes = migration.rules.delete_missing and deleted_in(state) is None
+    if not _reopened(client, state, retry, again=again, deletes=deletes, by=by):
         return state
     with client.run(migration.job, kind=KIND) as run, closing(Course(client, run, migration)) as course:
         _carry_out(client, migration, run, course)
@@ -73,14 +74,14 @@ def _told_before(client: Client, state: JobState) -> frozenset[str]:
     return frozenset(item.key for item in client.items(state.id) if item.outcome != "succeeded")
 
 
-def _reopened(client: Client, state: JobState, retry: str | None, *, again: bool, by: str) -> bool:
+def _reopened(client: Client, state: JobState, retry: str | None, *, again: bool, deletes: bool, by: str) -> bool:
     """Whether there is something to do; opens a new attempt where the former has ended."""
     if again:
         client.retry(state.id, from_start=True, by=by)
     elif retry is not None:
         client.retry(state.id, where=retry, by=by)
     elif state.finished:
-        if state.status == "completed" and not state.progress.retrying:
+        if state.status == "completed" and not state.progress.retrying and not deletes:
             return False
         client.retry(state.id, by=by)
     return True
