@@ -63,6 +63,13 @@ def follow(actor: Actor, monotonic: float) -> None:
             actor.beats[name] = Beat(worker.incarnation, monotonic, monotonic)
 
 
+def excuse(actor: Actor, away_s: float, monotonic: float) -> None:
+    """Time in which the writer could hear nobody makes no worker older."""
+    for beat in actor.beats.values():
+        beat.heard_at = min(beat.heard_at + away_s, monotonic)
+        beat.advanced_at = min(beat.advanced_at + away_s, monotonic)
+
+
 def is_worked_on(actor: Actor) -> bool:
     """Whether a worker that is not known to be dead is attached."""
     document = actor.document

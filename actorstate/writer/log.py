@@ -53,6 +53,7 @@ LEVELS = {
     "store.second_copy_made": logging.INFO,
     "store.second_copy_used": logging.WARNING,
     "store.stranger_left": logging.WARNING,
+    "writer.absent": logging.WARNING,
     "writer.drain_failed": logging.CRITICAL,
     "writer.ended": logging.INFO,
     "writer.failed": logging.CRITICAL,

@@ -42,7 +42,7 @@ from actorstate.writer.about import About
 from actorstate.writer.answers import Answers, refusal
 from actorstate.writer.commit import Batch, Committer
 from actorstate.writer.expiry import Expiry
-from actorstate.writer.liveness import Liveness, follow, is_worked_on
+from actorstate.writer.liveness import Liveness, excuse, follow, is_worked_on
 from actorstate.writer.meter import Meter
 from actorstate.writer.past import Past
 from actorstate.writer.residents import Residents
@@ -50,6 +50,8 @@ from actorstate.writer.retention import Retention
 
 TICK_S = 1.0
 """How often health is judged, idle actors leave, and the watchdog is told."""
+ABSENT_S = 1.0
+"""A turn of the loop that takes this much longer than a tick: the writer was not there, and says so."""
 SEND_HWM = 32
 """Unread frames of one client; further ones are dropped and counted, its resends bring new ones."""
 MAX_REPLY_BYTES = 1024 * 1024
@@ -87,7 +89,7 @@ class Server:
         self._beat_due = False
         self._stop_by: float | None = None
         self.stop_reason = ""
-        self._next_tick = 0.0
+        self._next_tick, self._awake_at = 0.0, time.monotonic()
         self._needed_at = time.monotonic() + max(0.0, FIRST_REQUEST_S - settings.idle_exit_s)
         self._idle_exit_s = settings.idle_exit_s or math.inf
         self._topics = meter.topics
@@ -184,6 +186,15 @@ class Server:
         elif self._stop_by is None:
             self.stop("nobody needed it")
 
+    def _excuse_absence(self) -> None:
+        """It was stopped, its machine was, or its disk hung: nobody is judged by beats that wait in the socket."""
+        monotonic = time.monotonic()
+        away_s, self._awake_at = monotonic - self._awake_at, monotonic
+        if away_s > TICK_S + ABSENT_S:
+            telemetry.event("writer.absent", seconds=round(away_s, 3))
+            for actor in self._residents.actors.values():
+                excuse(actor, away_s, monotonic)
+
     def _poke(self) -> None:
         os.write(self._wake, b"c")
 
@@ -193,6 +204,7 @@ class Server:
         until = min(self._next_tick, self._answers.next_expiry(), self._needed_at + self._idle_exit_s)
         timeout_ms = 0 if ready else max(0, int((until - time.monotonic()) * 1000) + 1)
         events = dict(self._poller.poll(timeout_ms))
+        self._excuse_absence()
         if self._woken in events:
             os.read(self._woken, 4096)
         if self._liveness.deaths.descriptor in events:
@@ -274,6 +286,7 @@ class Server:
     def _tick(self) -> None:
         if Path(f"/proc/self/fd/{self._lock}").readlink() != self._lock_name:
             raise EpochFenced(LOCK_LOST)
+        self._excuse_absence()  # which may have been since the wait
         monotonic = time.monotonic()
         self._meter.fold()
         self._beat_due = bool(self._topics)

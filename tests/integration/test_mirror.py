@@ -325,6 +325,25 @@ def test_an_asyncio_mirror_differs_from_the_blocking_one(client: Client, job: st
     asyncio.run(main())
 
 
+def test_a_mirror_that_is_closed_while_news_come_never_ends(client: Client, job: str, served: WriterProcess) -> None:
+    async def main() -> None:
+        async with connect_async(served.directory) as one:
+            feed = feeding.Feed(one.transport.blocking)
+            await feed.facts(WITHIN_S)
+            listening = asyncio.create_task(feed.facts(WITHIN_S))
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            feed._news.set()
+            await asyncio.sleep(0)
+            listening.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await listening
+            feed.close()
+
+    client.create(job)
+    asyncio.run(main())
+
+
 @pytest.mark.alone
 def test_a_read_of_the_mirror_costs_as_much_as_one_of_the_writer(client: Client, job: str) -> None:
     client.create(job)

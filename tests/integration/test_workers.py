@@ -13,7 +13,7 @@ from actorstate.client.sync import Client, connect
 from actorstate.config import WriterSettings
 from actorstate.core.messages.document import JobState, Worker
 from actorstate.endpoint import process_space, process_started
-from actorstate.errors import AlreadyAttached, Fenced, IllegalTransition
+from actorstate.errors import AlreadyAttached, Fenced, IllegalTransition, WriterUnavailable
 from actorstate.writer import server
 from actorstate.writer.deaths import Deaths
 from tests.support.core import a_worker
@@ -144,6 +144,23 @@ def test_a_death_is_noticed_at_the_next_tick_only(without_ticks: Client, tmp_pat
         assert {name: worker.health for name, worker in state.workers.items()} == {"one": "healthy", "two": "dead"}
         one.kill()
         until(client, "job", lambda state: state.workers["one"].health == "dead")
+
+
+@pytest.mark.slow
+def test_a_stopped_writer_takes_its_workers_for_dead_when_it_wakes(writers: Writers) -> None:
+    writer = writers().start()
+    with connect(writer.directory, settings=LIVELY) as client, ExitStack() as stack:
+        client.create("job", on_dead="fail", late_after_s=0.5, dead_after_s=1.5)
+        seated(stack, writer.directory, "job", "w")
+        with frozen(writer), pytest.raises(WriterUnavailable):
+            client.get("job", timeout_s=4.0)
+        client.wait("job", after=10**9, timeout_s=2 * server.TICK_S)
+        assert client.get("job").status == "running"
+        assert "is dead" not in "".join(entry.summary for entry in client.history("job"))
+        with ExitStack() as dying:
+            [other] = seated(dying, writer.directory, "job", "other")
+            other.kill()
+            until(client, "job", lambda state: state.workers["other"].health == "dead")
 
 
 @pytest.mark.slow

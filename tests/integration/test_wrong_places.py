@@ -50,11 +50,12 @@ def test_a_backup_goes_to_a_folder_named_like_a_url(directory: Path, writer: Wri
     with actorstate.connect(directory) as client:
         client.create("job")
     before = set(tmp_path.iterdir())
-    for target in ("json:/copy", "json:///copy", "json:///"):
+    nowhere = f"/actorstate-{os.getpid()}"
+    for target in (f"json:{nowhere}", f"json://{nowhere}", "json:///"):
         done = typed("backup", directory, target, cwd=tmp_path)
         assert done.returncode == 4, done.stdout
     assert set(tmp_path.iterdir()) == before
-    assert not Path("/copy").exists()
+    assert not Path(nowhere).exists()
 
 
 def test_a_store_of_the_other_kind_is_taken_while_a_writer_runs(directory: Path, writer: WriterProcess) -> None:

@@ -96,7 +96,7 @@ def test_an_error_at_a_named_point_leaves_the_user_half_way(stage: Stage) -> Non
 
 @pytest.mark.parametrize("stage", [pytest.param(EVERYDAY, id=str(EVERYDAY))], indirect=True)
 def test_a_backup_that_no_journal_told_of_is_forgotten(stage: Stage) -> None:
-    point = points_of(stage.run).index("stage.begun")
+    point = points_of(stage.run).index("backup.ended")
     stage.set_up()
     killed_at(point, stage.run)
     assert read_journal(stage.folder).backups == ()  # type: ignore[union-attr]

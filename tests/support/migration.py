@@ -313,11 +313,11 @@ class Stage:
         return (*said, *there, old.exists() and was_removed(old), *registered(self.data, SERVER))
 
     def ended(self) -> str:
-        """The state that the next run has come to, times and history left out."""
+        """The state that the next run has come to; times, history and the numbers of mounted disks left out."""
         kept = read_journal(self.folder)
         assert kept is not None
         assert kept.ended is not None
-        journal = replace(kept, history=(), ended=None)
+        journal = replace(kept, plan=replace(kept.plan, needs=()), history=(), ended=None)
         return repr((journal, sorted(tree(self.data)), says(self.folder), registered_rows(self.data)))
 
     def check_migrated(self) -> None:

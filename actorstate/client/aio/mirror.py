@@ -77,6 +77,7 @@ class AsyncMirror:
 
     async def _filled(self, timeout_s: float) -> None:
         try:
-            await asyncio.wait_for(self._whole.wait(), timeout_s)
+            async with asyncio.timeout(timeout_s):
+                await self._whole.wait()
         except TimeoutError:
             raise self._copy.unfilled() from None

@@ -1,7 +1,6 @@
 """The change feed as one event loop hears it: a SUB socket, and the facts that came."""
 
 import asyncio
-import time
 from typing import cast
 
 import zmq
@@ -72,10 +71,11 @@ class Feed:
 
     async def facts(self, within_s: float) -> list[JobsChanged]:
         """What has come since the last time, at least one. Raises WriterUnavailable when nothing does `within_s`."""
-        until = time.monotonic() + within_s
+        until = self._loop.time() + within_s
         while not (facts := self._receive()):
             try:
-                await asyncio.wait_for(self._news.wait(), max(0.0, until - time.monotonic()))
+                async with asyncio.timeout_at(until):  # wait_for forgets a cancellation that meets the news (bpo-37658)
+                    await self._news.wait()
             except TimeoutError:
                 raise WriterUnavailable("the change feed is silent", directory=str(self._transport.location)) from None
         return facts
