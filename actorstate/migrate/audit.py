@@ -17,9 +17,10 @@ from typing import Literal
 
 from actorstate.errors import ActorStateError
 from actorstate.migrate.backup import backup_names, problem_of_backup
-from actorstate.migrate.journal import UNFINISHED, Journal, JournalUnreadable, read_journal
+from actorstate.migrate.journal import UNFINISHED, Journal, read_journal
 from actorstate.migrate.layouts import Layout
 from actorstate.migrate.leftlog import gained
+from actorstate.migrate.nextline import whole
 from actorstate.migrate.plan import UserFacts
 from actorstate.migrate.sqlitefiles.content import contents_of, looked_at
 from actorstate.migrate.survey import facts_of, registered, users_in
@@ -72,15 +73,17 @@ def audit_all(data: Path, layout: Layout, user: str | None = None) -> Iterator[F
     recorded = registered(data, layout)
     for one in users_in(data, user):
         try:
-            yield from audit_one(Ground(data, layout, facts_of(data, layout, one, one in recorded), _kept(data / one)))
-        except (ActorStateError, OSError, JournalUnreadable) as error:
-            yield Finding(one, "unreadable", str(getattr(error, "message", error)))
+            yield from audit_one(
+                Ground(data, layout, facts_of(data, layout, one, one in recorded), read_journal(data / one))
+            )
+        except (ActorStateError, OSError) as error:
+            yield Finding(one, "unreadable", whole(data, error))
 
 
 def audit_one(ground: Ground) -> Iterator[Finding]:
     """The same for one user."""
     facts, kept = ground.facts, ground.kept
-    if not ground.layout.moves or facts.symlink:
+    if not ground.layout.moves:
         return
     if kept is not None and kept.state in UNFINISHED:
         yield Finding(facts.user, "interrupted", "a run was interrupted: actorstate migrate run profiles DATA")
@@ -88,10 +91,6 @@ def audit_one(ground: Ground) -> Iterator[Finding]:
         yield _both(ground)
     elif facts.new.is_there:
         yield from _left_behind(ground)
-
-
-def _kept(folder: Path) -> Journal | None:
-    return read_journal(folder)
 
 
 def _both(ground: Ground) -> Finding:

@@ -4,16 +4,22 @@ It is replaced as a whole (temporary file, fsync, rename, fsync of the folder) b
 the plan that is carried out, so that a later run needs neither the layout nor a writer to go on.
 
     state: migrating | rolling_back | done | rolled_back | undone | needs_attention
+
+A user is the folder that is looked at. A journal in it that names another one came with a copy or a new name, and
+what it tells is true of that other folder: such a folder is refused by all commands, like one that is only a link.
 """
 
 import json
+import shlex
 import time
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Literal, cast
 
+from actorstate.errors import UserRefused
 from actorstate.migrate.clocks import Moment
 from actorstate.migrate.layouts import Registry
+from actorstate.migrate.nextline import command_line
 from actorstate.migrate.plan import Part, Record, UserPlan
 from actorstate.migrate.sqlitefiles.content import Contents
 from actorstate.store.files import write_durably
@@ -53,25 +59,49 @@ class Journal:
     """A rollback brings back this backup, not the present content."""
 
 
-class JournalUnreadable(ValueError):
-    """The file is there and is no journal of ours."""
-
-
-def has_journal(folder: Path) -> bool:
-    """Whether there is one, readable or not."""
-    return (folder / JOURNAL_NAME).exists()
-
-
 def read_journal(folder: Path) -> Journal | None:
-    """The user's journal, None where there is none. Raises JournalUnreadable, OSError."""
+    """The user's journal, None where there is none.
+
+    Raises UserRefused, with what to type, for one that cannot be read or is of another folder, and for a link.
+    """
+    if folder.is_symlink():
+        told = f"the user's folder {folder} is a symbolic link: put the folder itself into DATA"
+        raise UserRefused(told, hint=f"see where it leads: ls -l {shlex.quote(str(folder))}")
+    place = folder / JOURNAL_NAME
     try:
-        text = (folder / JOURNAL_NAME).read_bytes()
+        kept = _understood(json.loads(place.read_bytes()))
     except (FileNotFoundError, NotADirectoryError):
         return None
-    try:
-        return _understood(json.loads(text))
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise JournalUnreadable(f"{folder / JOURNAL_NAME} cannot be understood: {error!r}") from error
+    except PermissionError as error:
+        hint = f"run it as the user who owns it: ls -ld {shlex.quote(str(folder))}"
+        raise UserRefused(f"{place} cannot be read: {error.strerror}", hint=hint) from error
+    except OSError as error:
+        raise UserRefused(f"{place} cannot be read: {error.strerror}", hint=_set_aside(folder)) from error
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        told = f"{place} cannot be understood: it is damaged, or no journal of this release"
+        raise UserRefused(told, hint=_set_aside(folder)) from error
+    if kept.plan.user != folder.name:
+        raise _of_another(folder, kept)
+    return kept
+
+
+def _of_another(folder: Path, kept: Journal) -> UserRefused:
+    other = folder.with_name(kept.plan.user)
+    copied = other.is_dir()
+    if copied:
+        told, out = "a copy of the user's", f"mv -n {shlex.quote(str(folder))} {shlex.quote(str(folder.parent.parent))}"
+    else:
+        told, out = "renamed, and was the user's", f"mv -n {shlex.quote(str(folder))} {shlex.quote(str(other))}"
+    hint = f"{'put it elsewhere' if copied else 'give it its name again'}: {out}"
+    if kept.state not in UNFINISHED:
+        hint += f"; or, if {shlex.quote(folder.name)} is to be a user: {_set_aside(folder, '--mend')}"
+    return UserRefused(f"{folder} is {told} {kept.plan.user!r}, as its journal tells; nothing was touched", hint=hint)
+
+
+def _set_aside(folder: Path, *options: str) -> str:
+    """Without the journal the audit judges by what lies there."""
+    place = shlex.quote(str(folder / JOURNAL_NAME))
+    return f"mv -n {place} {place}.aside && {command_line('audit', folder.parent, folder.name, *options)}"
 
 
 def write_journal(folder: Path, journal: Journal) -> None:

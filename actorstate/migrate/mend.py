@@ -14,7 +14,7 @@ from actorstate.migrate.apply import carry_out
 from actorstate.migrate.audit import Finding, Ground
 from actorstate.migrate.backup import made_backup
 from actorstate.migrate.folders import manifest_of, write_manifest
-from actorstate.migrate.journal import Journal, JournalUnreadable, read_journal
+from actorstate.migrate.journal import Journal, read_journal
 from actorstate.migrate.layouts import Layout
 from actorstate.migrate.leftlog import bring_back, gained
 from actorstate.migrate.plan import reverse, settle
@@ -45,7 +45,7 @@ def _mended(where: tuple[Path, Layout], user: str, found: list[Finding], keep: K
             data, layout, facts_of(data, layout, user, user in registered(data, layout)), read_journal(data / user)
         )
         notes = _mend(ground, found, keep)
-    except (ActorStateError, OSError, JournalUnreadable) as error:
+    except (ActorStateError, OSError) as error:
         yield from (replace(one, note=str(getattr(error, "message", error))) for one in found)
         return
     for one in found:

@@ -50,12 +50,11 @@ class UserFacts:
     log_bytes: int = 0
     """In the old database's `-wal` or `-journal`."""
     folders: tuple[tuple[Seen, Seen], ...] = ()
-    symlink: bool = False
     recorded: bool = False
     problem: str = ""
-    """Why his folder could not be looked at."""
+    """Why he is refused whatever lies in his folder."""
     journal: str = ""
-    """State of the last migration, empty without one, `unreadable` for a journal that cannot be understood."""
+    """State of the last migration, empty without one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,10 +179,6 @@ def _untouchable(facts: UserFacts) -> str:
         return "the folder's name cannot be written into a database or a terminal"
     if facts.problem:
         return facts.problem
-    if facts.symlink:
-        return "the user's folder is a symbolic link: put the folder itself into DATA"
-    if facts.journal == "unreadable":
-        return "the journal .actorstate-migration.json cannot be read; nothing was touched"
     if facts.journal == "needs_attention":
         return "an earlier migration needs attention; `status` tells where each copy lies"
     return ""

@@ -16,7 +16,7 @@ from actorstate.client.sync import connect
 from actorstate.errors import ActorStateError
 from actorstate.migrate.clocks import present_moment
 from actorstate.migrate.jobview import JobView
-from actorstate.migrate.journal import JournalUnreadable, read_journal
+from actorstate.migrate.journal import read_journal
 from actorstate.migrate.layouts import Layout, layout_named
 from actorstate.migrate.prune import GRACE_S, due, prune_all
 from actorstate.migrate.run import Outcome, Report, Settings, Watcher, run_all
@@ -104,7 +104,7 @@ def prune_in_background(data: Path, grace_s: float) -> threading.Thread | None:
 def _is_due(folder: Path, grace_s: float) -> bool:
     try:
         kept = read_journal(folder)
-    except (JournalUnreadable, OSError):
+    except ActorStateError:  # told when he is looked at
         return False
     return kept is not None and due(kept, grace_s, present_moment())
 

@@ -13,7 +13,8 @@ from actorstate.errors import ActorStateError
 from actorstate.migrate.backup import BACKUP_MANIFEST, problem_of_backup, remove_backup
 from actorstate.migrate.clocks import Moment, clock_problem, doubt, present_moment
 from actorstate.migrate.folders import manifest_of, missing, read_manifest
-from actorstate.migrate.journal import Journal, JournalUnreadable, read_journal
+from actorstate.migrate.journal import Journal, read_journal
+from actorstate.migrate.nextline import whole
 from actorstate.migrate.runlock import only_one
 from actorstate.migrate.survey import users_in
 from actorstate.migrate.verification import judge, live_database
@@ -50,8 +51,8 @@ def prune_all(
                     if kept is None
                     else list(prune_one(Work(data, kept, Options()), grace_s, trust_clock=trust_clock))
                 )
-            except (JournalUnreadable, ActorStateError, OSError) as error:
-                found = [Pruned(one, "", stays=str(error), wrong=True)]
+            except (ActorStateError, OSError) as error:
+                found = [Pruned(one, "", stays=whole(data, error), wrong=True)]
             yield from found
 
 

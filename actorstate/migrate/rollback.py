@@ -5,12 +5,13 @@ had before it, and keeps what he has now as a backup of its own.
 """
 
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from actorstate.errors import ActorStateError, NeedsAttention, UserRefused
 from actorstate.migrate.apply import carry_out
-from actorstate.migrate.journal import UNFINISHED, Journal, JournalUnreadable, has_journal, read_journal
+from actorstate.migrate.journal import UNFINISHED, Journal, read_journal
 from actorstate.migrate.nextline import command_line
 from actorstate.migrate.plan import Plan, UserPlan, reverse
 from actorstate.migrate.recovery import recover
@@ -47,15 +48,17 @@ def roll_back_all(
 
 def _planned(data: Path, user: str | None) -> Plan:
     """The plan of the way back: what the journals say was moved; users without one were never migrated."""
-    return Plan(str(data), "", tuple(_way_back(data, one) for one in users_in(data, user) if has_journal(data / one)))
+    return Plan(str(data), "", tuple(plan for one in users_in(data, user) for plan in _way_back(data, one)))
 
 
-def _way_back(data: Path, user: str) -> UserPlan:
+def _way_back(data: Path, user: str) -> Iterator[UserPlan]:
     try:
         kept = read_journal(data / user)
-    except (JournalUnreadable, OSError):
-        kept = None  # told when it is his turn
-    return UserPlan(user, "refuse") if kept is None else reverse(kept.plan)
+    except UserRefused as error:
+        yield UserPlan(user, "refuse", error.message)  # told in whole when it is his turn
+        return
+    if kept is not None:
+        yield reverse(kept.plan)
 
 
 def roll_back_one(data: Path, user: str, options: Options, *, from_backup: bool = False) -> Outcome:
@@ -67,8 +70,6 @@ def roll_back_one(data: Path, user: str, options: Options, *, from_backup: bool 
             raise NeedsAttention(f"the journal of {user} is gone")
         with full_disk_told():
             outcome = _rolled_back(Work(data, kept, options), from_backup=from_backup)
-    except JournalUnreadable as error:
-        outcome = failed(data, user, UserRefused(f"{user}: {error}"))
     except (ActorStateError, OSError) as error:
         outcome = failed(data, user, error)
     return replace(outcome, took_s=round(time.monotonic() - started, 3))

@@ -1,8 +1,6 @@
 """All users of DATA, one after the other or several at once, each for himself: one's failure is only his own."""
 
 import errno
-import re
-import shlex
 import time
 import traceback
 from collections.abc import Generator, Iterable, Mapping
@@ -16,7 +14,7 @@ from actorstate.errors import ActorStateError, DiskFull, NeedsAttention, SourceU
 from actorstate.migrate.apply import carry_out, row_of
 from actorstate.migrate.journal import Journal, read_journal
 from actorstate.migrate.layouts import Layout
-from actorstate.migrate.nextline import command_line
+from actorstate.migrate.nextline import command_line, hint_of
 from actorstate.migrate.plan import Plan, UserPlan, plan_user
 from actorstate.migrate.preflight import Room, objections
 from actorstate.migrate.recovery import recover
@@ -184,7 +182,7 @@ def migrate_one(plan: UserPlan, run: Round) -> Outcome:
 
 def failed(data: Path, user: str, error: ActorStateError | OSError) -> Outcome:
     """The outcome of a user whose migration raised this."""
-    told, hint = (error.message, error.hint) if isinstance(error, ActorStateError) else (str(error), "")
+    told = error.message if isinstance(error, ActorStateError) else str(error)
     match error:
         case NeedsAttention():
             result: Result = "needs_attention"
@@ -192,10 +190,7 @@ def failed(data: Path, user: str, error: ActorStateError | OSError) -> Outcome:
             result = "refused"
         case _:
             result = "failed"
-    step = (
-        re.sub(r"\bDIR\b", lambda _: shlex.quote(str(data)), hint)
-        or f"mend that, then run it again; nothing of {user} is half-way"
-    )
+    step = hint_of(data, error) or f"mend that, then run it again; nothing of {user} is half-way"
     return Outcome(user, result, told, next=step)
 
 
@@ -204,6 +199,7 @@ def _migrated(plan: UserPlan, run: Round) -> Outcome:
         case "skip":
             return Outcome(plan.user, "skipped", plan.reason)
         case "refuse":
+            read_journal(run.data / plan.user)  # what it raises says what to type, too
             raise UserRefused(f"{plan.user}: {plan.reason}")
         case "record":
             return _recorded(plan, run)

@@ -4,8 +4,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from actorstate.migrate.journal import UNFINISHED, Journal, JournalUnreadable, read_journal
-from actorstate.migrate.nextline import command_line
+from actorstate.errors import UserRefused
+from actorstate.migrate.journal import UNFINISHED, Journal, read_journal
+from actorstate.migrate.nextline import command_line, hint_of
 from actorstate.migrate.rollback import attention_step
 from actorstate.migrate.survey import users_in
 
@@ -30,8 +31,8 @@ def standings(data: Path, user: str | None = None) -> Iterator[Standing]:
     for one in users_in(data, user):
         try:
             kept = read_journal(data / one)
-        except JournalUnreadable as error:
-            yield Standing(one, "unreadable", reason=str(error), next="keep the file, and compare what lies beside it")
+        except UserRefused as error:
+            yield Standing(one, "refused", reason=error.message, next=hint_of(data, error))
             continue
         if kept is not None:
             yield _standing(data, kept)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from actorstate.errors import UserRefused
 from actorstate.migrate.folders import walked
-from actorstate.migrate.journal import JournalUnreadable, read_journal
+from actorstate.migrate.journal import read_journal
 from actorstate.migrate.layouts import Layout
 from actorstate.migrate.plan import Kind, Plan, Seen, UserFacts, plan_all
 from actorstate.migrate.runlock import must_exist
@@ -47,13 +47,16 @@ def registered(data: Path, layout: Layout) -> frozenset[str]:
 def _facts(data: Path, layout: Layout, user: str, recorded: bool) -> UserFacts:  # noqa: FBT001 - as below
     try:
         return facts_of(data, layout, user, recorded)
+    except UserRefused as error:
+        return UserFacts(user, Seen(), Seen(), problem=error.message)
     except OSError as error:
         return UserFacts(user, Seen(), Seen(), problem=f"his folder cannot be looked at: {error}")
 
 
 def facts_of(data: Path, layout: Layout, user: str, recorded: bool) -> UserFacts:  # noqa: FBT001 - a fact like the others
-    """What lies in one user's folder. Raises OSError where it cannot be listed."""
+    """What lies in one user's folder. Raises UserRefused as `read_journal` does, OSError where it cannot be listed."""
     folder = data / user
+    kept = read_journal(folder)
     old = folder / layout.database.old
     logs = (old.with_name(old.name + suffix) for suffix in ("-wal", "-journal"))
     return UserFacts(
@@ -62,9 +65,8 @@ def facts_of(data: Path, layout: Layout, user: str, recorded: bool) -> UserFacts
         new=seen(folder / layout.database.new),
         log_bytes=sum(log.stat().st_size for log in logs if log.is_file()),
         folders=tuple((seen(folder / move.old), seen(folder / move.new)) for move in layout.folders),
-        symlink=folder.is_symlink(),
         recorded=recorded,
-        journal=_journal_state(folder),
+        journal="" if kept is None else kept.state,
     )
 
 
@@ -92,11 +94,3 @@ def _device(path: Path) -> int:
     while not parent.is_dir():
         parent = parent.parent
     return parent.stat().st_dev
-
-
-def _journal_state(folder: Path) -> str:
-    try:
-        kept = read_journal(folder)
-    except JournalUnreadable:
-        return "unreadable"
-    return "" if kept is None else kept.state

@@ -7,7 +7,8 @@ from pathlib import Path
 from actorstate.errors import ActorStateError
 from actorstate.migrate.backup import problem_of_backup
 from actorstate.migrate.folders import manifest_of, missing, read_manifest
-from actorstate.migrate.journal import Journal, JournalUnreadable, read_journal
+from actorstate.migrate.journal import Journal, read_journal
+from actorstate.migrate.nextline import whole
 from actorstate.migrate.plan import UserPlan
 from actorstate.migrate.sqlitefiles.content import Contents, contents_of, looked_at, problems_of
 from actorstate.migrate.sqlitefiles.registry import recorded_users
@@ -35,11 +36,10 @@ def verify_all(data: Path, user: str | None = None) -> Iterator[Checked]:
     for one in users_in(data, user):
         try:
             kept = read_journal(data / one)
-        except JournalUnreadable as error:
-            yield Checked(one, "unreadable", (str(error),))
-            continue
-        if kept is not None:
-            yield verify_one(data, kept)
+            found = [] if kept is None else [verify_one(data, kept)]
+        except (ActorStateError, OSError) as error:
+            found = [Checked(one, "refused", (whole(data, error),))]
+        yield from found
 
 
 def verify_one(data: Path, kept: Journal) -> Checked:
