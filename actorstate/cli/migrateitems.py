@@ -2,21 +2,20 @@
 
 import argparse
 import hashlib
-import json
 import os
 import shlex
 import sys
 import threading
 import time
 from collections.abc import Generator, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import get_args
 
 from actorstate.cli import exits
 from actorstate.cli.asjson import line
-from actorstate.cli.command import add_timeout, can_draw, opened, positive
+from actorstate.cli.command import add_timeout, can_draw, has_writer, opened, positive
 from actorstate.cli.migrating import FRAME_S, LINE_S, drawn_over, span_of_time
 from actorstate.cli.views import clean, counts, job_lines, watch_line
 from actorstate.client.sync import Client, connect
@@ -25,6 +24,7 @@ from actorstate.core.plain import as_plain
 from actorstate.errors import ActorStateError, BadRequest
 from actorstate.migrate.items.comparison import Comparison, Example, Preview, compared, previewed
 from actorstate.migrate.items.deletion import deleted_in, frozen
+from actorstate.migrate.items.files import parsed_json
 from actorstate.migrate.items.mapping import FieldMapping
 from actorstate.migrate.items.named import SOURCES, TARGETS, opened_source, opened_target
 from actorstate.migrate.items.rules import Duplicates, Migration, Mode, Rules
@@ -116,6 +116,8 @@ def run(options: argparse.Namespace) -> int:
     if options.directory is None:
         options.parser.error("--state DIR says where the job is kept; the same line typed again goes on with it")
     directory = str(options.directory)
+    if options.retry is not None:
+        has_writer(directory)  # a job that is not there has no failed items: nothing is begun for it
     with (
         _migration(options, read_only=False) as migration,
         connect(directory) as client,
@@ -185,10 +187,9 @@ def _migration(options: argparse.Namespace, *, read_only: bool) -> Generator[Mig
     key, headers = rules.mapping.name(rules.key), _headers(options.headers)
     if options.workers > 1 and not options.target.startswith("http"):
         options.parser.error("--workers is for HTTP targets: an SQLite database is written by one at a time")
-    with (
-        opened_source(options.source) as source,
-        opened_target(options.target, key, headers, read_only=read_only) as target,
-    ):
+    with opened_source(options.source) as source, ExitStack() as stack:
+        rules.mapping.check(source.fields(), None, rules.key)  # before a target says that it has no such key
+        target = stack.enter_context(opened_target(options.target, key, headers, read_only=read_only))
         yield Migration(_job(options), source, target, rules, options.source, options.target)
 
 
@@ -214,10 +215,9 @@ def _pair(options: argparse.Namespace, name: str, text: str) -> tuple[str, str]:
 
 def _value(text: str) -> object:
     try:
-        found: object = json.loads(text)
+        return parsed_json(text)
     except ValueError:
         return text
-    return found
 
 
 def _headers(path: Path | None) -> dict[str, str]:
@@ -323,6 +323,8 @@ def _comparison_lines(found: Comparison) -> Iterator[str]:
     yield f"  digest of the source {found.source[:16]}, of the target {found.target[:16]}"
     for example in found.examples:
         yield from _example_lines(example, _FOUND[example.would])
+    if found.surplus is None and found.counts["unreadable"]:
+        yield "  whether the target has items that are not in the source can be told when all of them can be read"
     if found.surplus:
         yield f"  {found.surplus:,} items of the target are not in the source"
 

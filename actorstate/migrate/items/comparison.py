@@ -76,7 +76,8 @@ class Comparison:
     """items, same, missing, different, unreadable."""
     examples: list[Example] = field(default_factory=list[Example])
     surplus: int | None = None
-    """Items of the target that the source does not have; None where the target cannot list its own."""
+    """Items of the target that the source does not have; None where the target does not list its own, or an item
+    of the source cannot be read."""
     source: str = ""
     target: str = ""
 
@@ -118,7 +119,7 @@ def compared(migration: Migration) -> Comparison:
         found.counts["items"] += 1
         _compare(found, sums, entry, seen)
     found.source, found.target = (f"{number % 2**256:064x}" for number in sums)
-    if isinstance(migration.target, Purgeable) and migration.rules.max_items is None:
+    if isinstance(migration.target, Purgeable) and migration.rules.max_items is None and not found.counts["unreadable"]:
         found.surplus = _surplus(migration)
     return found
 
@@ -208,7 +209,7 @@ def _text(value: object) -> str | None:
 
 
 def _short(text: str) -> bytes:
-    return hashlib.sha256(text.encode()).digest()[:8]
+    return hashlib.sha256(text.encode(errors="surrogatepass")).digest()[:8]
 
 
 def _content(key: str, fields: Fields) -> int:

@@ -6,6 +6,7 @@ before that place is noticed when a migration goes on; what was added at its end
 
 import csv
 import json
+import math
 import zlib
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
@@ -136,9 +137,29 @@ def _reading(path: Path) -> Generator[_Lines]:
         raise SourceUnreadable(f"{str(path)!r} cannot be read: {reason}") from error
 
 
+def parsed_json(text: str) -> object:
+    """What the text says; raises ValueError where it would be read as something else: NaN, 1e400, a name twice."""
+    found: object = json.loads(text, parse_constant=_number, parse_float=_number, object_pairs_hook=_object)
+    return found
+
+
+def _number(text: str) -> float:
+    if not math.isfinite(number := float(text)):
+        raise ValueError(f"{text} is no JSON number")
+    return number
+
+
+def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} is there twice")
+    return found
+
+
 def _parsed(line: str) -> Fields | ItemRefused:
     try:
-        found: object = json.loads(line)
+        found = parsed_json(line)
     except (ValueError, RecursionError) as error:
         return refused(f"it is no JSON: {error}")
     return cast("Fields", found) if isinstance(found, dict) else refused("it is no JSON object")

@@ -11,7 +11,7 @@ from actorstate.migrate.items.shape import Source, Target
 from actorstate.migrate.sqlitefiles.records import TableSource, TableTarget
 
 SOURCES = "FILE.csv, FILE.jsonl or FILE.sqlite:TABLE"
-TARGETS = "FILE.sqlite:TABLE or http://HOST/PATH/{key}"
+TARGETS = "FILE.sqlite:TABLE or http://HOST/PATH/{key} (without {key}, the key is put at its end)"
 
 
 @contextmanager

@@ -67,11 +67,10 @@ class HttpTarget:
     _connections: list[http.client.HTTPConnection] = field(default_factory=list[http.client.HTTPConnection])
 
     def __post_init__(self) -> None:
-        parts = urlsplit(self.url)
-        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.username or parts.password:
+        if not _is_address(self.url):
             raise BadRequest(
                 f"{self.url!r} is no address of the form http://HOST/PATH/{KEY}",
-                hint="credentials go into a header, not into the URL",
+                hint="a space is %20, a port is 1 to 65535, and credentials go into a header, not into the URL",
             )
 
     def __enter__(self) -> Self:
@@ -179,6 +178,17 @@ class HttpTarget:
             connection = self._local.connection = kind(parts.hostname or "", parts.port, timeout=self.timeout_s)
             self._connections.append(connection)
         return connection
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return False
+    plain = url.isascii() and url.isprintable() and " " not in url
+    named = parts.scheme in {"http", "https"} and parts.hostname and not parts.username and not parts.password
+    return plain and bool(named) and port != 0
 
 
 def _read(response: http.client.HTTPResponse) -> Answer:

@@ -144,7 +144,7 @@ def known_items(migration: Migration) -> Iterator[Item]:
     """What the source has, by key alone. Raises SourceUnreadable where a key cannot be told: it would be missed."""
     rules = migration.rules
     for place, fields in migration.source.items(None):
-        if isinstance(fields, ItemRefused) or not (key := key_of(fields, rules)):
+        if isinstance(fields, ItemRefused) or not (key := key_of(fields, rules)) or not _is_text(key):
             raise SourceUnreadable(
                 f"the item at {place} has no key that can be read: what the source does not have cannot be told",
                 hint="mend that item, or leave out --delete-missing",

@@ -35,10 +35,12 @@ def migrate_items(
     A job that has failed or was cancelled gets a new attempt from where it was; of one that is completed there is
     nothing left to do, unless it is to be done `again` from the first item, or its failed items of the category
     `retry` once more. One process at a time (AlreadyAttached). SIGTERM ends it after its batch, to be resumed.
-    Raises BadRequest for fields that do not fit, Conflict for other rules than it began with, SourceUnreadable,
-    TargetFailed, and ItemRefused where it is to stop at the first error.
+    Raises BadRequest for fields that do not fit, Conflict for other rules than it began with, JobNotFound where there
+    is none to `retry`, SourceUnreadable, TargetFailed, and ItemRefused where it is to stop at the first error.
     """
     migration.check()
+    if retry is not None:
+        client.get(migration.job)
     meta = _told(migration)
     state = client.create(migration.job, kind=KIND, total=migration.total(), unit=UNIT, meta=meta, **options)
     if not again:

@@ -6,6 +6,7 @@ says so, and a CSV file's '1.50' is the number that is there already.
 """
 
 import json
+import math
 import sqlite3
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -210,6 +211,12 @@ class TableTarget(_Opened):
 
     def _check_key(self, key: str) -> None:
         """Raises BadRequest unless no two rows can share the key: else they would be created or changed together."""
+        if key not in self._found.columns:  # SQLite would take it as text, in an index as well
+            raise BadRequest(
+                f"table {self._found.name!r} in {str(self.path)!r} has no column {key!r}; "
+                f"it has {', '.join(self._found.columns)}",
+                hint=f"say which of them is the key: --key FIELD, or --rename {key}=COLUMN where it has another name",
+            )
         info = self._connection.execute(f"PRAGMA main.table_xinfo({quoted(self._found.name)})").fetchall()
         if [row[1] for row in info if row[5]] == [key]:
             return
@@ -261,6 +268,8 @@ def _bindable(value: object) -> Value:
         return _as_json(cast("object", value))
     if isinstance(value, int) and not -(2**63) <= value < 2**63:
         raise refused(f"{value} is too large for an SQLite database")
+    if isinstance(value, float) and math.isnan(value):
+        raise refused("NaN would be NULL in an SQLite database")
     if value is None or isinstance(value, str | int | float | bytes):
         return value
     raise refused(f"a value of type {type(value).__name__} cannot be stored in an SQLite database")
@@ -268,7 +277,7 @@ def _bindable(value: object) -> Value:
 
 def _as_json(value: object) -> str:
     try:
-        return json.dumps(value)
+        return json.dumps(value, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
         raise refused(f"it cannot be JSON: {error}") from error
 
