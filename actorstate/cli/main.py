@@ -76,6 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options, unknown = build_parser(given).parse_known_args(given)
         if unknown:
             options.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+        options.given = given
         status = _run(options)
         sys.stdout.flush()
     except KeyboardInterrupt:

@@ -6,9 +6,11 @@
 import argparse
 import os
 import shlex
+import signal
 import sys
-from collections.abc import Callable, Iterable
-from contextlib import ExitStack
+import threading
+from collections.abc import Callable, Generator, Iterable
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +25,6 @@ from actorstate.migrate.audit import audit_all, words_of
 from actorstate.migrate.jobview import JobView, job_of
 from actorstate.migrate.layouts import Layout, layout_named
 from actorstate.migrate.mend import mended
-from actorstate.migrate.nextline import command_line
 from actorstate.migrate.plan import Plan
 from actorstate.migrate.preflight import examined
 from actorstate.migrate.profiles import prune_in_background, wants_dry_run
@@ -80,11 +81,37 @@ def _migrate(options: argparse.Namespace) -> int:
     if options.what == "items":
         return ITEM_VERBS[options.verb].run(options)
     try:
-        return VERBS[options.verb].run(options)
-    except KeyboardInterrupt:
-        again = command_line("run", _data(options))
-        print(f"\ninterrupted; whose turn it was is whole, or is taken up by: {again}", file=sys.stderr)
+        with _told_to_end():
+            return VERBS[options.verb].run(options)
+    except KeyboardInterrupt as error:
+        if options.verb in {"run", "rollback", "audit", "prune"}:
+            again = shlex.join(("actorstate", *options.given))
+            print(f"\ninterrupted; whose turn it was is whole, or is taken up by: {again}", file=sys.stderr)
+        if isinstance(error, _Terminated):
+            raise SystemExit(128 + signal.SIGTERM) from None
         raise
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM: ends a run as Ctrl-C does."""
+
+
+@contextmanager
+def _told_to_end() -> Generator[None]:
+    def end(_number: int, _frame: object) -> None:
+        raise _Terminated
+
+    if (
+        signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+        or threading.current_thread() is not threading.main_thread()
+    ):
+        yield  # somebody else's
+        return
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _add_layout(parser: argparse.ArgumentParser) -> None:

@@ -172,7 +172,8 @@ def _verify_backup(work: Work, _source: Held | None) -> None:
 
 def _stage(work: Work, _source: Held | None) -> None:
     make_folder(work.new.parent, work.folder)
-    _copied(work.folder / work.journal.backup, work.stage, work.old)
+    backup = work.folder / work.journal.backup
+    _copied(backup, work.stage, work.old if work.old.exists() else backup)
     reached("stage.database_copied")
     for part, old, new in work.folders():
         manifest = copy_all(old, staged(new)) if part.crosses else manifest_of(old)

@@ -7,7 +7,7 @@
 | orphaned_files | a kill between the database and the folder | moving them to the new place |
 | no_backup | migrated without one | making one of what there is |
 | no_row | an error before the row was written | writing it |
-| interrupted | a run of ours was killed | `actorstate migrate run` |
+| interrupted | a run of ours was killed | the command that it names |
 """
 
 from collections.abc import Iterator
@@ -23,6 +23,7 @@ from actorstate.migrate.leftlog import gained
 from actorstate.migrate.nextline import whole
 from actorstate.migrate.plan import UserFacts
 from actorstate.migrate.sqlitefiles.content import contents_of, looked_at
+from actorstate.migrate.status import taken_up_by
 from actorstate.migrate.survey import facts_of, registered, users_in
 
 Kind = Literal[
@@ -86,7 +87,7 @@ def audit_one(ground: Ground) -> Iterator[Finding]:
     if not ground.layout.moves:
         return
     if kept is not None and kept.state in UNFINISHED:
-        yield Finding(facts.user, "interrupted", "a run was interrupted: actorstate migrate run profiles DATA")
+        yield Finding(facts.user, "interrupted", f"a run was interrupted; next: {taken_up_by(ground.data, kept)}")
     elif facts.old.is_there and facts.new.is_there:
         yield _both(ground)
     elif facts.new.is_there:

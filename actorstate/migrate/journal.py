@@ -54,7 +54,7 @@ class Journal:
     """Where each copy lies, and what it is: for a person, when attention is needed."""
     history: tuple[tuple[str, float], ...] = ()
     origin: str = ""
-    """During a rollback: the backup of the migration."""
+    """From a rollback on: the backup of the migration. It outlives a backup that is brought back after it."""
     from_backup: str = ""
     """A rollback brings back this backup, not the present content."""
 

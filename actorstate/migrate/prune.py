@@ -1,20 +1,22 @@
 """Removing backups whose grace is over, and only where they are needed no more.
 
 The grace counts from the end of the migration as its journal tells it, never from a file's time. Nothing is
-removed where the migrated database does not verify now, where the backup is not ours or not whole, or where
-the clocks cannot be believed (`clocks.py`), unless somebody has looked at the date and says so.
+removed where the migrated database does not verify now, where a user was rolled back and has not what it
+holds, where the backup is not ours or not whole, or where the clocks cannot be believed (`clocks.py`), unless
+somebody has looked at the date and says so.
 """
 
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from actorstate.errors import ActorStateError
-from actorstate.migrate.backup import BACKUP_MANIFEST, problem_of_backup, remove_backup
+from actorstate.migrate.backup import BACKUP_MANIFEST, description_of_backup, problem_of_backup, remove_backup
 from actorstate.migrate.clocks import Moment, clock_problem, doubt, present_moment
 from actorstate.migrate.folders import manifest_of, missing, read_manifest
 from actorstate.migrate.journal import Journal, read_journal
-from actorstate.migrate.nextline import whole
+from actorstate.migrate.nextline import command_line, whole
 from actorstate.migrate.runlock import only_one
 from actorstate.migrate.survey import users_in
 from actorstate.migrate.verification import judge, live_database
@@ -64,7 +66,7 @@ def prune_one(work: Work, grace_s: float, *, trust_clock: bool = False) -> Itera
     reason, wrong = _why_not(work, grace_s, present_moment(), trust_clock=trust_clock)
     for name in kept.backups:
         file = work.folder / name
-        problem = reason or ("" if not file.exists() else _problem(file))
+        problem = reason or ("" if not file.exists() else _problem(file) or _only_there(work, file))
         if problem:
             yield Pruned(kept.plan.user, str(file), _size(file), problem, wrong or not reason)
             continue
@@ -100,6 +102,26 @@ def _problem(file: Path) -> str:
         manifest = read_manifest(file.with_name(file.name + BACKUP_MANIFEST))
         return "it has no manifest of ours" if manifest is None else missing(manifest, manifest_of(file))
     return problem_of_backup(file)
+
+
+def _only_there(work: Work, file: Path) -> str:
+    """Why a backup of one who was rolled back may be the only copy of what it holds."""
+    if work.journal.state != "rolled_back":
+        return ""
+    if file.is_dir():
+        manifest = read_manifest(file.with_name(file.name + BACKUP_MANIFEST)) or {}
+        place = next((new for _, _, new in work.folders() if file.name.startswith(f"{new.name}.pre-")), file)
+        told = missing(manifest, manifest_of(place))
+    else:
+        described = description_of_backup(file)
+        told = "".join(judge(live_database(work), None if described is None else described.contents))
+    if not told:
+        return ""
+    where = shlex.quote(str(file))
+    out = f"if nobody needs it: rm -r {where} {where}{BACKUP_MANIFEST}"
+    if str(file.relative_to(work.folder)) == work.journal.origin:
+        out = f"to have it back: {command_line('rollback', work.data, work.user, '--from-backup')}; {out}"
+    return f"he was rolled back, and has not what it holds ({told}); {out}"
 
 
 def _size(file: Path) -> int:

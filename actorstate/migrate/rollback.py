@@ -1,9 +1,11 @@
 """The way back: the same steps with the places exchanged, so that it is as safe as the way there.
 
 Back comes what the user has now, rows written since the migration included. `from_backup` brings back what he
-had before it, and keeps what he has now as a backup of its own.
+had before it, and keeps what he has now as a backup of its own. After a rollback he is first migrated again for
+that, so that each of the two moves is backed up, journaled and undone like any other.
 """
 
+import shlex
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -11,6 +13,7 @@ from pathlib import Path
 
 from actorstate.errors import ActorStateError, NeedsAttention, UserRefused
 from actorstate.migrate.apply import carry_out
+from actorstate.migrate.backup import description_of_backup
 from actorstate.migrate.journal import UNFINISHED, Journal, read_journal
 from actorstate.migrate.nextline import command_line
 from actorstate.migrate.plan import Plan, UserPlan, reverse
@@ -19,6 +22,7 @@ from actorstate.migrate.run import Outcome, Report, Watcher, failed, full_disk_t
 from actorstate.migrate.runlock import forget_done, only_one
 from actorstate.migrate.sqlitefiles.hold import held
 from actorstate.migrate.survey import users_in
+from actorstate.migrate.verification import judge
 from actorstate.migrate.work import Options, Work
 
 
@@ -76,12 +80,18 @@ def roll_back_one(data: Path, user: str, options: Options, *, from_backup: bool 
 
 
 def _rolled_back(work: Work, *, from_backup: bool) -> Outcome:
-    if work.journal.state in UNFINISHED:
+    if taken_up := work.journal.state in UNFINISHED:
         recover(work)
         work.recovered = False
     match work.journal.state:
-        case "rolled_back":
+        case "rolled_back" if taken_up and not from_backup:
             return told(work, "rolled_back")
+        case "rolled_back" if not from_backup:
+            return Outcome(work.user, "skipped", "he was rolled back already")
+        case "rolled_back":
+            return _brought_back(work, reverse(work.journal.plan))
+        case "undone" if from_backup and work.journal.origin:
+            return _brought_back(work, work.journal.plan)
         case "undone":
             return Outcome(work.user, "skipped", "he is where he was: an earlier migration was undone")
         case "needs_attention":
@@ -96,15 +106,38 @@ def attention_step(data: Path, user: str) -> str:
     return f"look at both copies; the one to keep: {line} (or: --keep new)"
 
 
+def _brought_back(work: Work, forth: UserPlan) -> Outcome:
+    """The backup for one who is in the old layout: `forth`, and back with it."""
+    given = description_of_backup(work.folder / _origin(work))
+    work.journal = replace(work.journal, state="migrating", step="", plan=forth, contents=None, reason="")
+    if work.old.exists():
+        problem, _ = judge(work.old, None)
+        if problem:
+            aside = f"mv -n {shlex.quote(str(work.old))} {shlex.quote(str(work.old))}.aside"
+            hint = f"keep it aside with its -wal, if it has one, and type it again: {aside}"
+            raise UserRefused(f"{work.user}: {problem}", hint=hint)
+        if given is not None and judge(work.old, given.contents) == ("", ""):
+            return Outcome(work.user, "skipped", "he has what the backup has already")
+        with held(work.old, work.options.lock_wait_s) as source:
+            carry_out(work, source)
+    return _go_back(work, from_backup=True)
+
+
+def _origin(work: Work) -> str:
+    """The backup of his migration. Raises UserRefused when it is there no more."""
+    origin = work.journal.origin or work.journal.backup
+    if origin in work.journal.backups:
+        return origin
+    raise UserRefused(
+        f"{work.user}: the backup {origin} was pruned; what he has now can be brought back without it",
+        hint=f"leave out --from-backup: {command_line('rollback', work.data, work.user)}",
+    )
+
+
 def _go_back(work: Work, *, from_backup: bool) -> Outcome:
     if work.old.exists():
         raise UserRefused(f"{work.user}: both {work.old} and {work.new} are there; see `audit`")
-    original = work.journal.backup
-    if from_backup and original not in work.journal.backups:
-        raise UserRefused(
-            f"{work.user}: the backup {original} was pruned; what he has now can be brought back without it"
-        )
-    work.journal = _turned(work.journal, original if from_backup else "")
+    work.journal = _turned(work.journal, _origin(work) if from_backup else "")
     if not work.old.exists() and from_backup:
         carry_out(work, None)
     else:
@@ -122,5 +155,5 @@ def _turned(kept: Journal, from_backup: str) -> Journal:
         contents=None,
         from_backup=from_backup,
         reason="",
-        origin=kept.backup,
+        origin=kept.origin or kept.backup,
     )

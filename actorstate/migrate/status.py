@@ -52,11 +52,20 @@ def _standing(data: Path, kept: Journal) -> Standing:
     )
 
 
+def taken_up_by(data: Path, kept: Journal) -> str:
+    """What finishes what was begun, in the direction that was asked for: `run` would migrate all others as well."""
+    if kept.from_backup or (kept.origin and kept.state != "rolling_back"):
+        return command_line("rollback", data, kept.plan.user, "--from-backup")
+    if kept.state == "rolling_back":
+        return command_line("rollback", data, kept.plan.user)
+    return command_line("run", data)
+
+
 def _next(data: Path, kept: Journal) -> str:
     if kept.state == "needs_attention":
         return attention_step(data, kept.plan.user)
     if kept.state in UNFINISHED or kept.state == "undone":
-        return command_line("run", data)
+        return taken_up_by(data, kept)
     if kept.state == "done":
         return f"to undo it: {command_line('rollback', data, kept.plan.user)}"
     return ""

@@ -1,6 +1,11 @@
 """Rollback is exact, also when it is killed; pruning never takes the only good copy, nor when a clock was set."""
 
+import contextlib
+import json
+import shlex
 import shutil
+import sqlite3
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +22,7 @@ from tests.support.migration import (
     OLD,
     Case,
     Disks,
+    Says,
     add_row,
     failing_at,
     killed_at,
@@ -24,6 +30,7 @@ from tests.support.migration import (
     migrated,
     points_of,
     registered_rows,
+    rows_of,
     says,
     tree,
     typed,
@@ -74,13 +81,7 @@ def test_a_backup_does_not_bring_back_what_was_before(tmp_path: Path) -> None:
     back(tmp_path, from_backup=True)
     assert says(folder) == before
     kept = [folder / name for name in kept_in(folder).backups if "pre-rollback" in name]
-    assert [says_rows(path) for path in kept] == [there]
-
-
-def says_rows(path: Path) -> list[tuple[object, ...]]:
-    from tests.support.migration import rows_of
-
-    return rows_of(path)
+    assert [rows_of(path) for path in kept] == [there]
 
 
 def test_a_damaged_new_database_is_in_the_way_of_the_backup(tmp_path: Path) -> None:
@@ -97,6 +98,72 @@ def test_a_damaged_new_database_is_in_the_way_of_the_backup(tmp_path: Path) -> N
     assert told.returncode == 0, told.stdout
     assert "is damaged, and kept as it is" in told.stdout
     assert says(folder) == before
+
+
+def rolled_back_with_fewer_rows(data: Path) -> tuple[Path, Says]:
+    """Rows that the new release has lost; then a rollback, which brings back what the user has now."""
+    folder = make_user(data, "alice", EVERYTHING)
+    before = says_at_first(data, folder)
+    migrated(data)
+    with contextlib.closing(sqlite3.connect(folder / NEW)) as app, app:
+        app.execute("DELETE FROM items WHERE id > 3")
+    back(data)
+    assert says(folder).rows != before.rows
+    return folder, before
+
+
+def test_a_backup_that_is_wanted_after_a_rollback_is_said_to_be_back(tmp_path: Path) -> None:
+    folder, before = rolled_back_with_fewer_rows(tmp_path)
+    fewer = says(folder).rows
+    assert "already" in typed("migrate", "rollback", "profiles", tmp_path).stdout
+    assert says(folder).rows == fewer
+    told = typed("migrate", "prune", "profiles", tmp_path, "--grace", "0s")
+    assert told.returncode == 1
+    assert (folder / BACKUP).exists()
+    line = told.stdout.partition("to have it back: actorstate ")[2].partition(";")[0]
+    assert "rolled back" in typed(*line.split()).stdout
+    assert says(folder) == before
+    assert registered_rows(tmp_path) == []
+    kept = [rows_of(folder / name) for name in kept_in(folder).backups]
+    assert fewer in kept, "what was there is not kept"
+    there = tree(tmp_path)
+    assert "already" in typed(*line.split()).stdout
+    assert tree(tmp_path) == there
+
+
+def test_a_backup_is_wanted_where_nothing_or_noise_is_left_after_a_rollback(tmp_path: Path) -> None:
+    folder, before = rolled_back_with_fewer_rows(tmp_path)
+    (folder / OLD).write_bytes(b"\xff" * 8192)
+    told = typed("migrate", "rollback", "profiles", tmp_path, "--from-backup")
+    assert told.returncode == 1
+    line = told.stdout.partition("type it again: ")[2].splitlines()[0]
+    subprocess.run(shlex.split(line), check=True)
+    assert typed("migrate", "rollback", "profiles", tmp_path, "--from-backup").returncode == 0
+    assert says(folder) == before
+    migrated(tmp_path)
+    (folder / NEW).unlink()
+    assert typed("migrate", "rollback", "profiles", tmp_path, "--from-backup").returncode == 0
+    assert says(folder) == before
+
+
+@pytest.mark.slow
+def test_a_kill_while_a_backup_is_brought_back_after_a_rollback_forgets_which(tmp_path: Path, disks: Disks) -> None:
+    disks.mount(tmp_path)
+    data = tmp_path / "data"
+    _, before = rolled_back_with_fewer_rows(data)
+    original = shutil.copytree(data, tmp_path / "original")
+    number = len(points_of(lambda: back(data, from_backup=True)))
+    assert number > 40
+    for at in range(0, number, 3):
+        shutil.rmtree(data)
+        shutil.copytree(original, data)
+        killed_at(at, lambda: back(data, from_backup=True))
+        step = json.loads(typed("migrate", "status", "profiles", data, "--json").stdout)["users"][0]["next"]
+        if "--from-backup" in step:
+            assert typed(*step.split()[1:]).returncode == 0
+        else:  # between two writes of the journal: he is migrated, or where he was
+            back(data, from_backup=True)
+        assert says(data / "alice") == before, at
 
 
 @pytest.mark.parametrize(
