@@ -28,7 +28,7 @@ forwarded_allow_ips = "127.0.0.1,::1"
 
 
 def post_worker_init(worker):
-    """Event streams end when this worker is told to: gunicorn would wait `graceful_timeout` for them."""
+    """Streams and held requests end when this worker is told to: gunicorn would wait `graceful_timeout` for them."""
     application = worker.app.wsgi()
     if hasattr(application, "end_streams"):
         end_streams_at_exit(application.end_streams)

@@ -70,7 +70,10 @@ def checked_moment(at: int | datetime) -> tuple[int | None, datetime | None]:
                 f"the time {at.isoformat()} has no time zone",
                 hint="say which it is in: datetime(..., tzinfo=UTC), or datetime.now(UTC) - timedelta(minutes=5)",
             )
-        return None, at.astimezone(UTC)
+        try:
+            return None, at.astimezone(UTC)
+        except OverflowError as error:
+            raise BadRequest(f"the time {at.isoformat()} lies in no year from 1 to 9999 of UTC") from error
     if isinstance(at, bool) or not 1 <= at <= MAX_COUNT:
         raise BadRequest(f"{at!r} is no revision", hint="revisions count from 1; see: actorstate log DIR JOB")
     return at, None

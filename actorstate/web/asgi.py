@@ -59,7 +59,7 @@ class Application:
             return problem(500, "defect", "the server failed; its log tells more")
 
     def end_streams(self) -> None:
-        """At shutdown: event streams end within a second, so that nothing waits for them."""
+        """At shutdown: event streams and held requests end within a second, so that nothing waits for them."""
         self._router.end_streams()
 
     async def _live(self, receive: Receive, send: Send) -> None:
@@ -106,7 +106,7 @@ class Application:
                 del self._flights[closed]
             transport, settings = self._client.transport, self._router.settings
             kept = Kept(News(transport.blocking, settings.fresh_s), settings.max_known_bytes)
-            self._flights[loop] = AsyncFlights(transport.call, kept)
+            self._flights[loop] = AsyncFlights(transport.call, kept, settings.timeout_s)
         return self._flights[loop]
 
 

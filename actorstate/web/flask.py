@@ -12,6 +12,9 @@ from actorstate.client.sync import Client
 from actorstate.web.settings import WebSettings
 from actorstate.web.wsgi import Application
 
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+"""All come here: what is not taken gets the same answer as under any other server."""
+
 
 def blueprint(client: Client, settings: WebSettings | None = None, name: str = "actorstate") -> Blueprint:
     """All routes of `router.py`; within `control` the host's `session` and `current_user` can be read."""
@@ -19,9 +22,10 @@ def blueprint(client: Client, settings: WebSettings | None = None, name: str = "
 
     def serve(path: str = "") -> ResponseReturnValue:
         mount = request.path.removesuffix(path).removesuffix("/")
-        place = {"SCRIPT_NAME": request.script_root + mount, "PATH_INFO": request.path[len(mount) :]}
+        below = request.path[len(mount) :].encode().decode("latin-1")  # as WSGI has it: bytes as letters
+        place = {"SCRIPT_NAME": request.script_root + mount, "PATH_INFO": below}
         return Response.from_app(served, request.environ | place, buffered=False)
 
     for rule in ("/", "/<path:path>"):
-        routes.add_url_rule(rule, "serve", serve, methods=["GET", "HEAD", "POST"], provide_automatic_options=False)
+        routes.add_url_rule(rule, "serve", serve, methods=METHODS, provide_automatic_options=False)
     return routes

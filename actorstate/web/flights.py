@@ -41,8 +41,10 @@ class Flight:
 class Flights:
     """Made in the process that uses it, at its first request: locks made before a fork are not to be trusted."""
 
-    def __init__(self, call: Callable[[Body, float | None], Reply], kept: Kept) -> None:
-        self._call, self._kept = call, kept
+    def __init__(
+        self, call: Callable[[Body, float | None], Reply], kept: Kept, change_timeout_s: float | None = None
+    ) -> None:
+        self._call, self._kept, self._change_timeout_s = call, kept, change_timeout_s
         self._lock = threading.Lock()
         self._under_way: dict[Body, Flight] = {}
         self._next: dict[Body, Flight] = {}
@@ -56,7 +58,7 @@ class Flights:
         """The answer to one request; to a read perhaps one that is asked for others too."""
         body = wanted.body
         if not isinstance(body, Read):
-            return self._changed(body, wanted.timeout_s)
+            return self._changed(body)
         if (known := self._kept.look(body)) is not None:
             return known
         with self._lock:
@@ -96,9 +98,9 @@ class Flights:
         self._kept.keep(wanted.body, reply, begun)
         return reply
 
-    def _changed(self, body: ChangeRequest | Heartbeat, timeout_s: float | None) -> Reply:
+    def _changed(self, body: ChangeRequest | Heartbeat) -> Reply:
         try:
-            return self._call(body, timeout_s)
+            return self._call(body, self._change_timeout_s)
         finally:
             self._kept.changed(body)
 
@@ -106,8 +108,10 @@ class Flights:
 class AsyncFlights:
     """The same for the tasks of one event loop. A task that is cancelled takes nobody's answer with it."""
 
-    def __init__(self, call: Callable[[Body, float | None], Awaitable[Reply]], kept: Kept) -> None:
-        self._call, self._kept = call, kept
+    def __init__(
+        self, call: Callable[[Body, float | None], Awaitable[Reply]], kept: Kept, change_timeout_s: float | None = None
+    ) -> None:
+        self._call, self._kept, self._change_timeout_s = call, kept, change_timeout_s
         self._under_way: dict[Body, asyncio.Task[Reply]] = {}
         self._next: dict[Body, asyncio.Task[Reply]] = {}
         self._silences = Silences()
@@ -120,7 +124,7 @@ class AsyncFlights:
         """The answer to one request; to a read perhaps one that is asked for others too."""
         body = wanted.body
         if not isinstance(body, Read):
-            return await self._changed(body, wanted.timeout_s)
+            return await self._changed(body)
         if (known := self._kept.look(body)) is not None:
             return known
         before = self._under_way.get(body)
@@ -148,9 +152,9 @@ class AsyncFlights:
         self._kept.keep(body, reply, begun)
         return reply
 
-    async def _changed(self, body: ChangeRequest | Heartbeat, timeout_s: float | None) -> Reply:
+    async def _changed(self, body: ChangeRequest | Heartbeat) -> Reply:
         try:
-            return await self._call(body, timeout_s)
+            return await self._call(body, self._change_timeout_s)
         finally:
             self._kept.changed(body)
 

@@ -43,6 +43,7 @@ TITLES = {
     405: "method not allowed",
     409: "not possible now",
     410: "not kept any more",
+    411: "length required",
     413: "too large",
     500: "the server failed",
     503: "try again soon",

@@ -1,5 +1,6 @@
 """The answers to GET: jobs, one job, its items, its events, and the state of the server itself."""
 
+import time
 from typing import NamedTuple, cast, get_args
 
 from actorstate.client.calls import checked_job_id
@@ -27,8 +28,9 @@ from actorstate.web.values import (
     unless_known,
 )
 
-STREAM_SLICE_S = 1.0
-"""How long a stream waits for news before it looks whether it should end; a comment then keeps the line open."""
+SLICE_S = 1.0
+"""How long a stream or a held request waits for news before it looks whether it should end; a comment then keeps a
+stream open."""
 STALE = "X-Actorstate-Stale"
 MAX_LISTS = 32
 """Lists that are kept as JSON; of one more all are made anew."""
@@ -48,7 +50,7 @@ class List(NamedTuple):
 
 
 class Reading:
-    """The handlers. `ending` is set when the server shuts down: streams then end."""
+    """The handlers. `ending` is set when the server shuts down: streams and held requests then end."""
 
     def __init__(self, settings: WebSettings, held: Held) -> None:
         self._settings, self._held = settings, held
@@ -164,7 +166,10 @@ class Reading:
         turn = object()
         self._waiting.add(turn)
         try:
-            return (yield from self._newest.after(job, seen, wait_s))
+            until, newest = time.monotonic() + wait_s, None
+            while newest is None and not self.ending and (left_s := until - time.monotonic()) > 0:
+                newest = yield from self._newest.after(job, seen, min(left_s, SLICE_S))
+            return newest
         finally:
             self._waiting.discard(turn)
 
@@ -182,7 +187,7 @@ class Reading:
             yield Emit(b"retry: 1000\n\n" if seen == newest.tag else event(newest))
             while not newest.state.finished and not self.ending:
                 try:
-                    newer = yield from self._newest.after(job, newest.state.revision, STREAM_SLICE_S)
+                    newer = yield from self._newest.after(job, newest.state.revision, SLICE_S)
                 except ActorStateError:  # the reader comes back, and hears then what is wrong
                     return
                 newest = newer or newest

@@ -55,7 +55,7 @@ class Router:
         self._routes = _table(self._reading, Control(settings), Page())
 
     def end_streams(self) -> None:
-        """The server shuts down: event streams end within a second, their readers come back to the next one."""
+        """The server shuts down: streams and held requests end within a second; their readers come to the next one."""
         self._reading.ending = True
 
     def respond(self, request: Request) -> Operation[Response]:

@@ -1,4 +1,4 @@
-"""Event streams end when their server is told to: most servers wait for open responses first, up to half a minute."""
+"""Streams and held requests end when their server is told to: most wait for open responses first, for half a minute."""
 
 import signal
 import threading

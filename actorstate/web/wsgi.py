@@ -46,7 +46,10 @@ class Application:
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """One request. Whatever goes wrong is logged here and answered without a traceback."""
-        response = self.respond(request_of(environ, self._router.settings.max_body_bytes))
+        if _is_endless(environ):
+            response = problem(411, "length_required", "this server needs Content-Length: it cannot tell a body's end")
+        else:
+            response = self.respond(request_of(environ, self._router.settings.max_body_bytes))
         phrase = HTTPStatus(response.status).phrase
         headers = list(response.headers)
         if response.stream is None and response.status not in {204, 304}:
@@ -63,7 +66,7 @@ class Application:
             return problem(500, "defect", "the server failed; its log tells more")
 
     def end_streams(self) -> None:
-        """At shutdown: event streams end within a second, so that nothing waits for them."""
+        """At shutdown: event streams and held requests end within a second, so that nothing waits for them."""
         self._router.end_streams()
 
     def close(self) -> None:
@@ -85,7 +88,8 @@ class Application:
 
     def _made(self) -> Flights:
         transport, settings = self._client.transport, self._router.settings
-        return Flights(transport.call, Kept(News(transport, settings.fresh_s), settings.max_known_bytes))
+        kept = Kept(News(transport, settings.fresh_s), settings.max_known_bytes)
+        return Flights(transport.call, kept, settings.timeout_s)
 
 
 def application(directory: str | Path, settings: WebSettings | None = None) -> Application:
@@ -110,7 +114,16 @@ def request_of(environ: Environ, max_body_bytes: int) -> Request:
 
 
 def _body(environ: Environ, max_bytes: int) -> bytes:
-    length = str(environ.get("CONTENT_LENGTH") or "0")
+    length = str(max_bytes + 1 if _is_chunked(environ) else environ.get("CONTENT_LENGTH") or "0")
     if environ.get("REQUEST_METHOD") != "POST" or not length.isdigit():
         return b""
     return cast("Input", environ["wsgi.input"]).read(min(int(length), max_bytes + 1))
+
+
+def _is_chunked(environ: Environ) -> bool:
+    return bool(environ.get("HTTP_TRANSFER_ENCODING"))
+
+
+def _is_endless(environ: Environ) -> bool:
+    """A body in chunks, from a server that does not say where its input ends: reading it could wait for ever."""
+    return _is_chunked(environ) and not environ.get("wsgi.input_terminated")

@@ -1,8 +1,12 @@
 """What POST answers: nothing without the host's word, nothing from another site, and then what was asked for."""
 
+import socket
 import zlib
 
 import pytest
+from gunicorn.config import Config
+from gunicorn.http.parser import RequestParser
+from gunicorn.http.wsgi import create
 
 from actorstate.client.sync import connect
 from actorstate.config import ClientSettings
@@ -142,14 +146,43 @@ def test_what_cannot_be_done_is_told_and_changes_nothing(directory, client, job,
 
 def test_a_change_that_nobody_answered_is_not_called_refused(start_writer, tmp_path):
     writer = start_writer(at=tmp_path / "jobs")
-    with served(writer.directory, control=anna) as application:
+    with served(writer.directory, control=anna, timeout_s=0.3) as application:
+        application._client.transport.settings = ClientSettings(timeout_s=3_600.0, autostart=False)
         with connect(writer.directory, autostart=False) as client:
             client.create("import-42")
         writer.kill()
-        application._client.transport.settings = ClientSettings(timeout_s=0.3, autostart=False)
         assert act(application, "/api/jobs/import-42/pause").status in {503, 504}
 
 
 def test_a_job_that_is_not_there_cannot_be_controlled(directory):
     with served(directory, control=anna) as application:
         assert act(application, "/api/jobs/nope/pause").status == 404
+
+
+def environ_of(sent):
+    """The WSGI environ that gunicorn makes of these bytes."""
+    settings, place = Config(), ("127.0.0.1", 80)
+    request = next(RequestParser(settings, iter([sent]), place))
+    with socket.socket() as unused:
+        return create(request, unused, place, place, settings)[1]
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [(b'{"from_start": true}', "200 OK"), (b"no json", "400 Bad Request"), (b" " * 20_000, "413")],
+    ids=["right", "no json", "too large"],
+)
+def test_a_body_in_chunks_is_read_like_any_other(directory, client, job, body, status):
+    """It has no Content-Length: taken for empty, a retry would keep a checkpoint that it was told to drop."""
+    with client.attach(job) as worker:
+        worker.checkpoint({"row": 5})
+    client.cancel(job)
+    head = f"POST /api/jobs/{job}/retry HTTP/1.1\r\nHost: a\r\nX-Actorstate: 1\r\nTransfer-Encoding: chunked\r\n\r\n"
+    environ = environ_of(head.encode() + b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body))
+    with served(directory, control=anna) as application:
+        answers = []
+        application(environ, lambda line, _headers: answers.append(line))
+        assert answers[0].startswith(status)
+        assert bool(client.get(job).checkpoints) == (status != "200 OK")
+        application(environ | {"wsgi.input_terminated": False}, lambda line, _headers: answers.append(line))
+        assert answers[1].startswith("411")

@@ -49,3 +49,11 @@ def test_the_hosts_user_is_who_asked(host):
     answer = host.post("/admin/jobs/api/jobs/import-42/pause", headers={"X-User": "anna", "X-Actorstate": "1"})
     assert answer.json["control"]["by"] == "anna"
     host.post("/admin/jobs/api/jobs/import-42/resume", headers={"X-Actorstate": "1"})
+
+
+def test_a_path_that_is_no_text_is_the_callers_mistake(host):
+    user = {"X-User": "anna"}
+    assert host.get("/admin/jobs/api/jobs/%ff", headers=user).status_code in {400, 404}
+    assert host.get("/admin/jobs/static/%c0%ae%c0%ae/", headers=user).status_code == 404
+    assert host.put("/admin/jobs/nope", headers=user).status_code == 404
+    assert host.put("/admin/jobs/api/jobs/import-42", headers=user).status_code == 405

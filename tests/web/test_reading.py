@@ -104,6 +104,23 @@ def test_a_held_request_without_news_is_not_modified(directory, client):
         assert ask(application, "/api/jobs/import-42?wait=60", {"if-none-match": seen}).status == 304
 
 
+def test_a_held_request_ends_at_shutdown(application, client):
+    client.create("import-42")
+    seen = tag(application, "import-42")
+    calls = recorded(application)
+    answers = []
+    asking = threading.Thread(
+        target=lambda: answers.append(ask(application, "/api/jobs/import-42?wait=20", {"if-none-match": seen}))
+    )
+    asking.start()
+    while not calls:
+        asking.join(0.01)
+    application.end_streams()
+    asking.join(20)
+    assert [answer.status for answer in answers] == [304]
+    assert sum(getattr(body, "wait_s", 0.0) for body in calls) <= 2.0, "it was held to its end"
+
+
 def test_a_held_request_of_a_finished_job_does_not_hang(application, client):
     client.create("import-42")
     client.complete("import-42")
@@ -129,6 +146,8 @@ def test_a_held_request_of_a_finished_job_does_not_hang(application, client):
         ("/api/jobs/import-42?wait=61", 400, "bad_request"),
         ("/api/jobs/import-42?wait=nan", 400, "bad_request"),
         ("/api/jobs/import-42?wait=-1", 400, "bad_request"),
+        ("/api/jobs/import-42?at=9999-12-31T23:59:59-23:59", 400, "bad_request"),
+        ("/api/jobs/import-42?at=0001-01-01T00:00:00+23:59", 400, "bad_request"),
         ("/api/jobs/import-42/items?outcome=odd", 400, "bad_request"),
         ("/api/jobs/import-42/items?category=" + "x" * 129, 400, "bad_request"),
     ],
