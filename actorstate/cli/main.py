@@ -179,7 +179,8 @@ class _Parser(argparse.ArgumentParser):
 
             print(error_json(_UsageError(message), hint), flush=True)
             self.exit(exits.USAGE)
-        self.exit(exits.USAGE, f"actorstate: {message}\n{self.format_usage()}  {hint}\n")
+        usage = "" if message.startswith("argument ") else self.format_usage()  # what it takes is said by the message
+        self.exit(exits.USAGE, f"actorstate: {message}\n{usage}  {hint}\n")
 
 
 class _SystemError(ActorStateError):

@@ -18,6 +18,7 @@ from actorstate.cli import exits, migrateitems
 from actorstate.cli.asjson import line
 from actorstate.cli.command import Command, can_draw, has_writer, seconds
 from actorstate.cli.migrating import Following, checked_lines, pruned_line, span_of_time, standing_lines
+from actorstate.cli.views import clean
 from actorstate.client.sync import connect
 from actorstate.core.plain import as_plain
 from actorstate.errors import ActorStateError
@@ -154,7 +155,7 @@ def _plan(options: argparse.Namespace) -> int:
 
 def _tell_plan(options: argparse.Namespace, plan: Plan, *, images: bool = False, dry_run: bool = False) -> int:
     if not options.json:
-        good = say_plan(plan, lambda text: print(text, flush=True), images=images, dry_run=dry_run)
+        good = say_plan(plan, lambda text: _say([text]), images=images, dry_run=dry_run)
         return exits.FINE if good else exits.NO
     found = {one.user: list(problems) for one, problems in examined(plan, images=images)}
     told = {"plan": as_plain(plan), "problems": found, "bytes": plan.bytes, "estimate_s": plan.estimate_s}
@@ -167,6 +168,7 @@ def _run(options: argparse.Namespace) -> int:
     if options.dry_run or wants_dry_run():
         plan = survey(data, layout, options.user)
         return _tell_plan(options, plan, images=options.backup_images, dry_run=True)
+    must_exist(data, layout)
     with ExitStack() as stack:
         watcher = _watcher(options, stack)
         follow = watcher if isinstance(watcher, Following) else None
@@ -273,7 +275,7 @@ def _prune(options: argparse.Namespace) -> int:
         wrong = wrong or one.wrong
         everyone.append(as_plain(one))
         if not options.json:
-            print(pruned_line(one))
+            _say([pruned_line(one)])
     if options.json:
         print(line({"backups": everyone}))
     elif not everyone:
@@ -289,6 +291,8 @@ def _add_audit(parser: argparse.ArgumentParser) -> None:
 
 
 def _audit(options: argparse.Namespace) -> int:
+    if options.keep and not options.mend:
+        options.parser.error("--keep is for --mend: without it nothing is changed")
     data, layout = _data(options), _layout(options)
     found = list(audit_all(data, layout, options.user))
     if options.mend and found:
@@ -303,7 +307,7 @@ def _audit(options: argparse.Namespace) -> int:
 
 def _say(texts: Iterable[str]) -> None:
     for text in texts:
-        print(text, flush=True)
+        print(clean(text), flush=True)
 
 
 VERBS = {

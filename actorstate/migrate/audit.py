@@ -20,8 +20,9 @@ from actorstate.migrate.backup import backup_names, problem_of_backup
 from actorstate.migrate.journal import UNFINISHED, Journal, read_journal
 from actorstate.migrate.layouts import Layout
 from actorstate.migrate.leftlog import gained
-from actorstate.migrate.nextline import whole
+from actorstate.migrate.nextline import attention_step, whole
 from actorstate.migrate.plan import UserFacts
+from actorstate.migrate.runlock import must_exist
 from actorstate.migrate.sqlitefiles.content import contents_of, looked_at
 from actorstate.migrate.status import taken_up_by
 from actorstate.migrate.survey import facts_of, registered, users_in
@@ -71,6 +72,7 @@ class Ground:
 
 def audit_all(data: Path, layout: Layout, user: str | None = None) -> Iterator[Finding]:
     """Everything that is found in DATA, or for one user. Changes nothing. Raises UserRefused."""
+    must_exist(data, layout)
     recorded = registered(data, layout)
     for one in users_in(data, user):
         try:
@@ -100,7 +102,8 @@ def _both(ground: Ground) -> Finding:
     if not told:
         say = "the old database is still there, and says the same as the new one"
         return Finding(ground.facts.user, "both_databases", say, "keeps a backup of the old one and removes it")
-    return Finding(ground.facts.user, "both_databases", f"the old and the new database differ ({told}); choose: --keep")
+    say = f"the old and the new database differ ({told}); {attention_step(ground.data, ground.facts.user)}"
+    return Finding(ground.facts.user, "both_databases", say)
 
 
 def _left_behind(ground: Ground) -> Iterator[Finding]:

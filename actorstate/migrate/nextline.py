@@ -13,6 +13,18 @@ def command_line(verb: str, data: Path, user: str = "", *options: str) -> str:
     return " ".join(("actorstate migrate", verb, "profiles", shlex.quote(str(data)), *asked, *options))
 
 
+def attention_step(data: Path, user: str) -> str:
+    """What to type for a user who needs attention."""
+    line = command_line("audit", data, user, "--mend --keep old")
+    return f"look at both copies; the one to keep: {line} (or: --keep new)"
+
+
+def look_closer(data: Path, user: str, reason: str) -> str:
+    """The line for the command that a reason names; empty where it names none."""
+    named = re.search("`(audit|status)`", reason)
+    return f"look closer: {command_line(named[1], data, user)}" if named else ""
+
+
 def hint_of(data: Path, error: Exception) -> str:
     """The error's own word on what to type, for this DATA; empty where it has none."""
     hint = error.hint if isinstance(error, ActorStateError) else ""

@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from actorstate.errors import ActorStateError, NeedsAttention, UserRefused
+from actorstate.errors import ActorStateError, NeedsAttention, SourceUnreadable, UserRefused
 from actorstate.migrate.apply import carry_out
 from actorstate.migrate.backup import description_of_backup
 from actorstate.migrate.journal import UNFINISHED, Journal, read_journal
-from actorstate.migrate.nextline import command_line
+from actorstate.migrate.nextline import attention_step, command_line, look_closer
 from actorstate.migrate.plan import Plan, UserPlan, reverse
 from actorstate.migrate.recovery import recover
 from actorstate.migrate.run import Outcome, Report, Watcher, failed, full_disk_told, told
@@ -76,6 +76,9 @@ def roll_back_one(data: Path, user: str, options: Options, *, from_backup: bool 
             outcome = _rolled_back(Work(data, kept, options), from_backup=from_backup)
     except (ActorStateError, OSError) as error:
         outcome = failed(data, user, error)
+        if isinstance(error, SourceUnreadable) and not from_backup:
+            line = command_line("rollback", data, user, "--from-backup")
+            outcome = replace(outcome, next=f"to have the backup, and keep that as it is: {line}")
     return replace(outcome, took_s=round(time.monotonic() - started, 3))
 
 
@@ -98,12 +101,6 @@ def _rolled_back(work: Work, *, from_backup: bool) -> Outcome:
             raise UserRefused(f"{work.user}: {work.journal.reason}", hint=attention_step(work.data, work.user))
         case _:
             return _go_back(work, from_backup=from_backup)
-
-
-def attention_step(data: Path, user: str) -> str:
-    """What to type for a user who needs attention."""
-    line = command_line("audit", data, user, "--mend --keep old")
-    return f"look at both copies; the one to keep: {line} (or: --keep new)"
 
 
 def _brought_back(work: Work, forth: UserPlan) -> Outcome:
@@ -136,7 +133,8 @@ def _origin(work: Work) -> str:
 
 def _go_back(work: Work, *, from_backup: bool) -> Outcome:
     if work.old.exists():
-        raise UserRefused(f"{work.user}: both {work.old} and {work.new} are there; see `audit`")
+        told_why = f"{work.user}: both {work.old} and {work.new} are there; see `audit`"
+        raise UserRefused(told_why, hint=look_closer(work.data, work.user, told_why))
     work.journal = _turned(work.journal, _origin(work) if from_backup else "")
     if not work.old.exists() and from_backup:
         carry_out(work, None)

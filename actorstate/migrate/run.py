@@ -14,11 +14,11 @@ from actorstate.errors import ActorStateError, DiskFull, NeedsAttention, SourceU
 from actorstate.migrate.apply import carry_out, row_of
 from actorstate.migrate.journal import Journal, read_journal
 from actorstate.migrate.layouts import Layout
-from actorstate.migrate.nextline import command_line, hint_of
+from actorstate.migrate.nextline import command_line, hint_of, look_closer
 from actorstate.migrate.plan import Plan, UserPlan, plan_user
 from actorstate.migrate.preflight import Room, objections
 from actorstate.migrate.recovery import recover
-from actorstate.migrate.runlock import forget_done, note_done, only_one
+from actorstate.migrate.runlock import forget_done, must_exist, note_done, only_one
 from actorstate.migrate.sqlitefiles.hold import held
 from actorstate.migrate.survey import facts_of, registered, survey
 from actorstate.migrate.work import Options, Work
@@ -98,6 +98,7 @@ class Settings:
 def run_all(data: Path, layout: Layout, settings: Settings, watcher: Watcher) -> Report:
     """Migrates all users who need it. Raises MigrationRunning, UserRefused for a folder that is not there."""
     started = time.monotonic()
+    must_exist(data, layout)
     with only_one(data, settings.wait_s):
         forget_done(data)
         plan = survey(data, layout, settings.user)
@@ -183,24 +184,27 @@ def migrate_one(plan: UserPlan, run: Round) -> Outcome:
 def failed(data: Path, user: str, error: ActorStateError | OSError) -> Outcome:
     """The outcome of a user whose migration raised this."""
     told = error.message if isinstance(error, ActorStateError) else str(error)
+    step = hint_of(data, error) or f"mend that, then run it again; nothing of {user} is half-way"
     match error:
         case NeedsAttention():
             result: Result = "needs_attention"
-        case UserRefused() | SourceUnreadable():
+        case UserRefused():
             result = "refused"
+        case SourceUnreadable():
+            result = "refused"
+            step = f"put a good copy of it in its place, then see the plan: {command_line('plan', data, user)}"
         case _:
             result = "failed"
-    step = hint_of(data, error) or f"mend that, then run it again; nothing of {user} is half-way"
     return Outcome(user, result, told, next=step)
 
 
 def _migrated(plan: UserPlan, run: Round) -> Outcome:
     match plan.action:
         case "skip":
-            return Outcome(plan.user, "skipped", plan.reason)
+            return Outcome(plan.user, "skipped", plan.reason, next=look_closer(run.data, plan.user, plan.reason))
         case "refuse":
             read_journal(run.data / plan.user)  # what it raises says what to type, too
-            raise UserRefused(f"{plan.user}: {plan.reason}")
+            raise UserRefused(f"{plan.user}: {plan.reason}", hint=look_closer(run.data, plan.user, plan.reason))
         case "record":
             return _recorded(plan, run)
         case "finish":

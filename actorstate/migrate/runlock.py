@@ -13,6 +13,8 @@ from pathlib import Path
 
 from actorstate.endpoint import flock_holders
 from actorstate.errors import MigrationRunning, UserRefused
+from actorstate.migrate.journal import JOURNAL_NAME
+from actorstate.migrate.layouts import SERVER, Layout
 from actorstate.store.files import lock, open_lock, sign_lock, signer_of, sync_folder, write_durably
 
 LOCK = ".actorstate-migration.lock"
@@ -43,10 +45,15 @@ def only_one(data: Path, wait_s: float = 0.0) -> Generator[None]:
         os.close(descriptor)
 
 
-def must_exist(data: Path) -> None:
-    """Raises UserRefused where there is no such folder."""
+def must_exist(data: Path, layout: Layout = SERVER) -> None:
+    """Raises UserRefused where there is no such folder, or where it is a user's own."""
     if not data.is_dir():
         raise UserRefused(f"there is no folder {data}", hint="name the folder in which the users' folders are")
+    for name in (JOURNAL_NAME, layout.database.old):
+        if os.path.lexists(data / name):
+            told = f"{data} is a user's own folder, for {name} is in it; nothing was changed"
+            above = f"{shlex.quote(str(data.parent))} --user {shlex.quote(data.name)}"
+            raise UserRefused(told, hint=f"name the folder above it as DATA: {above}")
 
 
 def runner_of(data: Path) -> int | None:

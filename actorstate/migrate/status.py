@@ -6,8 +6,7 @@ from pathlib import Path
 
 from actorstate.errors import UserRefused
 from actorstate.migrate.journal import UNFINISHED, Journal, read_journal
-from actorstate.migrate.nextline import command_line, hint_of
-from actorstate.migrate.rollback import attention_step
+from actorstate.migrate.nextline import attention_step, command_line, hint_of
 from actorstate.migrate.survey import users_in
 
 

@@ -20,6 +20,7 @@ from actorstate.migrate.sqlitefiles.registry import recorded_users
 
 def survey(data: Path, layout: Layout, user: str | None = None) -> Plan:
     """The plan for all users in `data`, or for one. Raises UserRefused when there is no such folder or user."""
+    must_exist(data, layout)
     recorded = registered(data, layout)
     return plan_all(str(data), layout, (_facts(data, layout, one, one in recorded) for one in users_in(data, user)))
 
@@ -33,7 +34,12 @@ def users_in(data: Path, user: str | None = None) -> tuple[str, ...]:
                 f"there is no user {user!r} in {data}", hint=f"see who is there: ls {shlex.quote(str(data))}"
             )
         return (user,)
-    with os.scandir(data) as entries:
+    try:
+        entries = os.scandir(data)
+    except OSError as error:
+        hint = f"run it as the user who owns it: ls -ld {shlex.quote(str(data))}"
+        raise UserRefused(f"{data} cannot be listed: {error.strerror}", hint=hint) from error
+    with entries:
         return tuple(sorted(one.name for one in entries if not one.name.startswith(".") and one.is_dir()))
 
 

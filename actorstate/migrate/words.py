@@ -2,7 +2,9 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 
+from actorstate.migrate.nextline import look_closer
 from actorstate.migrate.plan import Plan, UserPlan
 from actorstate.migrate.preflight import examined
 from actorstate.migrate.run import GOOD, Outcome, Report
@@ -39,7 +41,10 @@ def say_plan(plan: Plan, say: Callable[[str], None], *, images: bool = False, dr
     refused: set[str] = set()
     for one, found in examined(plan, images=images):
         refused |= {one.user} if found else set()
+        closer = look_closer(Path(plan.data), one.user, "; ".join((one.reason, *found)))
         say(mark + (f"Would refuse {one.user}: {'; '.join(found)}" if found else _planned(one)))
+        if closer:
+            say(f"{mark}  {closer}")
     left = replace(plan, users=tuple(one for one in plan.users if one.user not in refused))
     told = f"{len(left.at_work)} of {len(plan.users)} users to do, {size(left.bytes)}"
     say(mark + told + (f", {about(left.estimate_s)} with one worker" if left.at_work else ""))

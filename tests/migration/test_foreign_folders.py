@@ -4,6 +4,7 @@ import json
 import re
 import shlex
 import shutil
+import sqlite3
 import subprocess
 from pathlib import Path
 
@@ -102,3 +103,43 @@ def test_a_link_to_another_users_folder_is_followed_by_some_commands(tmp_path: P
         assert told.returncode == 1, verb
         assert "is a symbolic link" in told.stdout, verb
         assert tree(other) == before, verb
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_users_folder_in_the_place_of_data_is_said_to_be_in_order(tmp_path: Path, verb: str) -> None:
+    make_user(tmp_path, "alice")
+    make_user(tmp_path, "bob")
+    migrated(tmp_path, user="bob")
+    for user in ("alice", "bob"):
+        before = tree(tmp_path), sorted(tmp_path.rglob("*"))
+        told = typed("migrate", verb, "profiles", tmp_path / user, "--state", tmp_path / "jobs")
+        assert told.returncode == 4
+        assert "is a user's own folder" in told.stderr
+        assert f"{tmp_path} --user {user}" in told.stderr
+        assert (tree(tmp_path), sorted(tmp_path.rglob("*"))) == before
+
+
+def test_a_name_with_a_line_break_or_a_message_without_a_command_to_paste(tmp_path: Path) -> None:
+    make_user(tmp_path, "two\nlines")
+    both = make_user(tmp_path, "both")
+    (both / NEW).parent.mkdir(parents=True)
+    (both / NEW).write_bytes((make_user(tmp_path.with_name(f"{tmp_path.name}-2"), "other") / OLD).read_bytes())
+    (make_user(tmp_path, "noise") / OLD).write_bytes(b"\xff" * 8192)
+    for verb in VERBS:
+        assert "two\nlines" not in typed("migrate", verb, "profiles", tmp_path).stdout, verb
+    look = f"look closer: actorstate migrate audit profiles {tmp_path} --user both\n"
+    assert look in typed("migrate", "plan", "profiles", tmp_path).stdout
+    told = typed("migrate", "run", "profiles", tmp_path).stdout
+    assert look in told
+    assert "name a source" not in told
+    assert f"see the plan: actorstate migrate plan profiles {tmp_path} --user noise\n" in told
+    with sqlite3.connect(both / NEW) as app:
+        app.execute("DELETE FROM items WHERE id = 1")
+    app.close()
+    told = typed("migrate", "audit", "profiles", tmp_path).stdout
+    assert f"actorstate migrate audit profiles {tmp_path} --user both --mend --keep old" in told
+    before = tree(tmp_path)
+    refused = typed("migrate", "audit", "profiles", tmp_path, "--keep", "old")
+    assert (refused.returncode, tree(tmp_path)) == (2, before)
+    wrong = typed("migrate", "run", "profiles", tmp_path, "--grace", "3")
+    assert len(wrong.stderr.splitlines()) == 2
