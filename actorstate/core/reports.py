@@ -7,7 +7,7 @@ from msgspec.structs import replace
 from actorstate.core.job import is_live, move
 from actorstate.core.messages.document import Approval, Checkpoint, Document, Progress, Rate, RowError, Step, Track
 from actorstate.core.messages.requests import Report, StepReport, TrackPoint
-from actorstate.core.rate import estimated
+from actorstate.core.rate import estimated, without_eta
 
 MAX_ERRORS = 50
 """The tail of errors keeps the newest; `error_count` counts them all."""
@@ -61,7 +61,8 @@ def _stepped(steps: tuple[Step, ...], report: StepReport, at: datetime) -> tuple
 def throttled(document: Document, progress: Progress, body: Report, at: datetime) -> Rate:
     """The rate without the time that a worker waited for a limit: where `n` live, it is an n-th of the job's.
 
-    Under a throttle from outside the estimate is by that limit where the workers would be faster.
+    Under a throttle from outside the estimate is by that limit where the workers would be faster. A limit that only
+    they know has an end that nobody knows here: until they work again there is no arrival.
     """
     rate = document.rate
     live = sum(is_live(worker) for worker in document.workers.values())
@@ -74,7 +75,7 @@ def throttled(document: Document, progress: Progress, body: Report, at: datetime
         throttles=rate.throttles + body.throttles,
     )
     limit = document.throttle
-    return rate if limit is None else estimated(rate, progress, at, limit.rows_per_s)
+    return without_eta(rate) if limit is None else estimated(rate, progress, at, limit.rows_per_s)
 
 
 def _asked(document: Document, question: str, worker: str, at: datetime) -> Document:

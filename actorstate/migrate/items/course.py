@@ -7,6 +7,7 @@ heed ─▶ look ─▶ plan saved ─▶ write ─▶ outcomes said with their 
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import islice, takewhile
 from typing import Any, NamedTuple, cast
@@ -22,6 +23,7 @@ from actorstate.client.words import check_damaged, chunked, counts_of, outcome_o
 from actorstate.core.messages.document import ItemState
 from actorstate.core.messages.payload import unpack
 from actorstate.core.messages.requests import ItemReport
+from actorstate.core.plain import time_text
 from actorstate.errors import CorruptItem, ItemRefused
 from actorstate.migrate.items.batch import (
     MARK_BYTES,
@@ -44,6 +46,10 @@ ACTIONS: tuple[Action, ...] = ("create", "update")
 REACHED = "items.reached"
 """The event at each `point` of a batch."""
 GONE = "it is not in the source any more; it had failed with: "
+TOLD_FROM_S = 1.0
+"""A pause that a target asked for is said in the job when it is so long."""
+FIRST_SLICE_S = 0.1
+"""After so long a job under a pause has no arrival any more; each further slice is twice as long."""
 RETRIED_AT_ONCE = 20_000
 """Failed items that are looked for in one reading of the source."""
 
@@ -66,6 +72,7 @@ class Course:
         self._planned: dict[bytes, Action] = {}
         self._planned_until = 0
         self._reach = Reach()
+        self._phase = "copying"
         self._told_before = frozenset[str]()
 
     def close(self) -> None:
@@ -77,7 +84,7 @@ class Course:
 
         Successes are in no ledger, but for items of which a former attempt has told something else: `told_before`.
         """
-        self._run.phase("copying")
+        self._enter("copying")
         track = self._port.claim()
         place = cast("Place", unpack(track.counted_key)) if track.counted_key else None
         self._position = Position(track.counted, track.counted, place, place)
@@ -103,7 +110,7 @@ class Course:
         book = Book(_unplanned, partial(self._said_again, retries))
         with _claimed(retries):
             while waiting := self._waiting(retries.damaged):
-                self._run.phase("retrying")
+                self._enter("retrying")
                 for batch in batches(self._found(waiting), self._migration.rules.batch_size):
                     self._finish(batch, book)
         check_damaged(self._run.job, retries.damaged)
@@ -241,16 +248,27 @@ class Course:
             )
 
     def _wait(self, pause: Pause) -> None:
-        """Waits, and honours meanwhile what people want; time that a target asked for does not count as work."""
-        until = time.monotonic() + pause.seconds
+        """Waits, and honours meanwhile what people want; time that a target asked for is said, and no work."""
+        if told := pause.limited and pause.seconds >= TOLD_FROM_S:
+            at = time_text(datetime.now(UTC) + timedelta(seconds=pause.seconds))
+            self._run.phase(f"waiting until {at}: the target asked for a pause of {pause.seconds:,.0f} s")
+        until, slice_s = time.monotonic() + pause.seconds, FIRST_SLICE_S
         throttles = 1
         while (left_s := until - time.monotonic()) > 0:
             started = time.monotonic()
-            self._run.sender.wait_order_change(self._run.sender.order, min(left_s, THROTTLE_SLICE_S))
+            self._run.sender.wait_order_change(self._run.sender.order, min(left_s, slice_s))
+            slice_s = min(2 * slice_s, THROTTLE_SLICE_S)
             if pause.limited:
                 self._run.wishes.tell_throttled(time.monotonic() - started, throttles)
                 throttles = 0
             self._run.heed()
+        if told:
+            self._run.phase(self._phase)
+
+    def _enter(self, phase: str) -> None:
+        """What the job says that it does, but for the pauses in it."""
+        self._phase = phase
+        self._run.phase(phase)
 
 
 @contextmanager
