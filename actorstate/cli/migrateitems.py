@@ -144,7 +144,7 @@ def status(options: argparse.Namespace) -> int:
         print(line({"job": as_plain(state), "to_delete": keys}))
         return exits.FINE
     _say(job_lines(state, datetime.now(UTC)))
-    if keys:
+    if keys and deleted_in(state) is None:
         print(f"to delete, once approved: {len(keys):,} items (--json has them all)")
         _say(f"  {clean(key)}" for key in keys[:KEYS_SHOWN])
     _say(_next_lines(state, options.directory))

@@ -137,4 +137,5 @@ def test_what_is_asked_is_not_shown_where_it_is_typed(
         assert "\n  101\n" in shown.stdout
         assert typed(*shlex.split(question.rpartition("actorstate ")[2])).returncode == 0
         assert process.process.wait(30) == 1
+    assert "to delete" not in typed("migrate", "status", "items", *ends, *state).stdout
     assert [row for row in asked(people, "SELECT * FROM members ORDER BY id") if row[0] != 3] == EXPECTED

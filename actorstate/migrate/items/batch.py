@@ -26,6 +26,8 @@ MAX_PAUSE_S = 3_600.0
 """A limit that does not say how long it lasts; and what is believed at most."""
 MAX_UNREACHED = 3
 """So many items in a row without an answer, and the target is gone: the rest need not fail one by one."""
+MAX_BROKEN = 100
+"""So many in a row, each answered with an error of the target's own: it is not about the items any more."""
 MARK_BYTES = 8
 
 
@@ -199,21 +201,28 @@ def written(migration: Migration, workers: Workers, entries: Sequence[Entry], pl
 
 @dataclass(slots=True)
 class Reach:
-    """Whether anything reaches the target; `unreached` items in a row have not."""
+    """Whether the target works: the last `unreached` items got no answer, the last `broken` none that is of use."""
 
     unreached: int = 0
+    broken: int = 0
 
     def check(self, entries: Iterable[Entry]) -> None:
-        """Raises TargetFailed after MAX_UNREACHED of them in a row."""
+        """Raises TargetFailed after MAX_UNREACHED or MAX_BROKEN of them in a row."""
         for entry in entries:
             lost = entry.outcome == "failed" and entry.category == NETWORK
-            self.unreached = self.unreached + 1 if lost else 0
+            answered = entry.refusal is not None and bool(entry.refusal.details.get("answered"))
+            self.broken = self.broken + 1 if lost else 0
+            self.unreached = self.unreached + 1 if lost and not answered else 0
+            told = "" if entry.refusal is None else entry.refusal.message
             if self.unreached >= MAX_UNREACHED:
-                told = "" if entry.refusal is None else entry.refusal.message
-                raise TargetFailed(
-                    f"the target did not answer {self.unreached} items in a row: {told}",
-                    hint="when it answers again, type the same line again; what has failed: with --retry network",
-                )
+                raise _gone(f"the target did not answer {self.unreached} items in a row: {told}")
+            if self.broken >= MAX_BROKEN:
+                raise _gone(f"the target answered none of {self.broken} items in a row without an error: {told}")
+
+
+def _gone(message: str) -> TargetFailed:
+    hint = "when it answers again, type the same line again; what has failed: with --retry network"
+    return TargetFailed(message, hint=hint)
 
 
 def pause_of(entries: Iterable[Entry]) -> Pause | None:

@@ -37,6 +37,8 @@ TOLD = 200
 """Characters of a refusing answer that go into the ledger."""
 _CATEGORIES = {403: PERMISSION, 408: NETWORK, 409: DUPLICATE, 412: DUPLICATE}
 _CLIENT, _SERVER = range(400, 500), range(500, 600)
+_GATEWAY = frozenset({502, 503, 504})
+"""What stands before a service says so when it does not reach it."""
 _NO_SUCH_PLACE = frozenset({404, 405, 501})
 _AGAIN = frozenset({NETWORK, RATE_LIMIT, UNTRIED})
 _NO_HEADERS: Mapping[str, str] = {}
@@ -205,7 +207,7 @@ def _refusal(answer: Answer) -> ItemRefused:
         return refused(message, RATE_LIMIT, _seconds(answer.retry_after))
     kinds = ((_CLIENT, VALIDATION), (_SERVER, NETWORK))
     other = next((category for kind, category in kinds if answer.status in kind), UNKNOWN)
-    return refused(message, _CATEGORIES.get(answer.status, other))
+    return refused(message, _CATEGORIES.get(answer.status, other), answered=answer.status not in _GATEWAY)
 
 
 def _seconds(told: str | None) -> float | None:

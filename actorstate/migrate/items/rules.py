@@ -170,9 +170,11 @@ def decided(rules: Rules, seen: Seen | None, planned: Action | None) -> Action:
     return "duplicate"
 
 
-def refused(message: str, category: str = VALIDATION, retry_after_s: float | None = None) -> ItemRefused:
-    """Why an item cannot be taken."""
-    return ItemRefused(message, category=category, retry_after_s=retry_after_s)
+def refused(
+    message: str, category: str = VALIDATION, retry_after_s: float | None = None, *, answered: bool = False
+) -> ItemRefused:
+    """Why an item cannot be taken; `answered` where it is the target itself that said so."""
+    return ItemRefused(message, category=category, retry_after_s=retry_after_s, answered=answered)
 
 
 def _is_text(value: str) -> bool:

@@ -1,6 +1,7 @@
 """Carries a migration of items out under its job, or goes on with it: the same call does both."""
 
-from contextlib import closing
+from collections.abc import Generator
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from typing import Unpack, cast
 
@@ -9,7 +10,7 @@ from actorstate.client.run import Run
 from actorstate.client.sync import Client
 from actorstate.core.messages.document import JobState
 from actorstate.core.plain import time_text
-from actorstate.errors import Conflict
+from actorstate.errors import AlreadyAttached, Conflict
 from actorstate.migrate.items.course import Course
 from actorstate.migrate.items.deletion import delete_missing, deleted_in
 from actorstate.migrate.items.mapping import remembered
@@ -48,9 +49,19 @@ def migrate_items(
     deletes = migration.rules.delete_missing and deleted_in(state) is None
     if not _reopened(client, state, retry, again=again, deletes=deletes, by=by):
         return state
-    with client.run(migration.job, kind=KIND) as run, closing(Course(client, run, migration)) as course:
+    with _attached(client, migration.job) as run, closing(Course(client, run, migration)) as course:
         _carry_out(client, migration, run, course)
     return client.get(migration.job)
+
+
+@contextmanager
+def _attached(client: Client, job: str) -> Generator[Run]:
+    try:
+        with client.run(job, kind=KIND) as run:
+            yield run
+    except AlreadyAttached as error:
+        hint = f"wait for it, or end it and type the same line again; how far it is: actorstate watch DIR {job}"
+        raise AlreadyAttached(error.message, hint=hint, **error.details) from None
 
 
 def _carry_out(client: Client, migration: Migration, run: Run, course: Course) -> None:
