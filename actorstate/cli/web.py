@@ -63,10 +63,22 @@ def _serve(options: argparse.Namespace, application: Application) -> None:
     place = {"unix_socket": str(options.unix)} if options.unix else {"host": options.host, "port": options.port}
     # By name: the web server is an extra of its own, and ships no types.
     create_server: Callable[..., _Server] = import_module("waitress").create_server
-    server = create_server(application, threads=THREADS, ident="actorstate", **place)
+    try:
+        server = create_server(application, threads=THREADS, ident="actorstate", **place)
+    except (OSError, ValueError) as error:  # the server's own words for a host that there is not
+        raise _cannot_listen(options, error) from error
     signal.signal(signal.SIGTERM, _end)
     _tell(options, 0 if options.unix else server.effective_port)
     server.run()
+
+
+def _cannot_listen(options: argparse.Namespace, error: OSError | ValueError) -> BadRequest:
+    place = f"the socket {options.unix}" if options.unix else f"{_in_url(options.host)}, port {options.port}"
+    why = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    step = (
+        "--unix PATH in a directory that is there" if options.unix else "--port 0 for any free port, or another --host"
+    )
+    return BadRequest(f"cannot listen at {place}: {why}", hint=f"give {step}")
 
 
 class _Server(Protocol):

@@ -1,5 +1,9 @@
 """Errors as problem+json (RFC 9457): what happened, its code and whether to come again; no paths and no traceback."""
 
+import logging
+from functools import lru_cache
+from pathlib import Path
+
 from actorstate.errors import (
     ActorStateError,
     BadRequest,
@@ -16,8 +20,10 @@ from actorstate.errors import (
     TooLarge,
     WriterUnavailable,
 )
+from actorstate.store.location import JSON_SCHEME, quoted
 from actorstate.web.values import FORGET, Headers, Response, json_bytes
 
+log = logging.getLogger("actorstate.web")
 RETRY_AFTER_S = 1
 
 STATUSES: dict[type[ActorStateError], int] = {
@@ -64,9 +70,30 @@ def problem(status: int, code: str, detail: str, headers: Headers = ()) -> Respo
 
 def problem_of(error: ActorStateError) -> Response:
     """The error for the eyes of strangers: what the writer refused with, else only the kind of trouble."""
+    if isinstance(error, WriterUnavailable) and _is_missing(str(error.details.get("directory", ""))):
+        return problem(503, error.code, "this server was given a directory that there is not; its log names it")
     known = isinstance(error, RequestRefused)
     detail = error.message if known else (type(error).__doc__ or "").partition("\n")[0]
     return problem(status_of(error), error.code, detail)
+
+
+def _is_missing(place: str) -> bool:
+    """Whether no writer can be there, ever: a mistyped path looks like an outage otherwise."""
+    folder = place.removeprefix(JSON_SCHEME)
+    missing = folder.startswith("/") and not Path(folder).exists()
+    if missing:
+        _log_missing(place)
+    return missing
+
+
+@lru_cache(16)
+def _log_missing(place: str) -> None:
+    """Once in a process: each request meets it."""
+    log.error(
+        "there is no directory %s: check the path that this server was given, or begin it with: actorstate serve %s",
+        place,
+        quoted(place),
+    )
 
 
 def status_of(error: ActorStateError) -> int:

@@ -309,6 +309,32 @@ def test_a_refusal_is_told_in_words(site, client, tab):
 
 
 @pytest.mark.nightly
+def test_after_a_control_the_keyboard_is_where_it_was(site, client, tab):
+    page = tab()
+    page.goto(site.url + "?job=import-42")
+    for button, word, next_button in (("Pause", "paused", "Resume"), ("Resume", "pending", "Pause")):
+        page.get_by_role("button", name=button, exact=True).focus()
+        page.keyboard.press("Enter")
+        status(page, word)
+        expect(page.get_by_role("button", name=next_button, exact=True)).to_be_focused()
+    page.get_by_role("button", name="Cancel", exact=True).click()
+    client.cancel("import-42")
+    expect(page.locator("#sure")).to_be_hidden()
+
+
+def test_back_from_a_job_the_list_is_as_long_and_as_far_down_as_before(site, client, tab):
+    for number in range(60):
+        client.create(f"import-{100 + number}")
+    page = tab()
+    page.goto(site.url)
+    page.get_by_role("button", name="Show more").click()
+    page.locator("[data-go=import-42]").click()
+    processed(page)
+    page.go_back()
+    expect(page.locator("tbody tr")).to_have_count(61)
+    page.wait_for_function("scrollY > 500")
+
+
 def test_a_question_is_answered_with_the_text_that_was_read(site, client, tab):
     client.create("ask-1", needs_approval="delete 12 duplicate groups?")
     page = tab()
@@ -321,7 +347,7 @@ def test_a_question_is_answered_with_the_text_that_was_read(site, client, tab):
 
 
 def test_what_users_wrote_is_shown_as_text(site, client, tab):
-    evil = "<img src=x onerror=alert(1)><script>alert(2)</script>"
+    evil = "<img src=x onerror=alert(1)><script>alert(2)</script>\u202egnp"
     client.create("evil-1", kind=evil[:120], labels={evil[:100]: evil})
     with client.attach("evil-1", worker=evil[:100]) as job:
         job.phase(evil)
@@ -334,7 +360,8 @@ def test_what_users_wrote_is_shown_as_text(site, client, tab):
     page.wait_for_selector("text=evil-1")
     page.goto(site.url + "?job=evil-1")
     status(page, "failed")
-    assert evil in page.inner_text(".reason")
+    assert evil.replace("\u202e", "\ufffd") in page.inner_text(".reason"), "nothing may be read in another order"
+    assert "\u202e" not in page.inner_text("main")
     assert page.locator("main img, main script").count() == 0
 
 

@@ -465,3 +465,13 @@ def test_failed_items_of_one_kind_come_in_pages_and_are_retried(directory, clien
         assert rest["after"] is None
         again = told(act(application, "/api/jobs/import-42/retry", {"where": "network"}))
         assert (again["progress"]["retrying"], again["progress"]["failed"]) == (4, 1)
+
+
+def test_a_mistyped_directory_does_not_look_like_an_outage(tmp_path, caplog):
+    with served(tmp_path / "jbos", timeout_s=0.1) as application:
+        response = ask(application, "/api/jobs")
+        ask(application, "/api/jobs/import-42")
+    assert (response.status, told(response)["code"]) == (503, "writer_unavailable")
+    assert "a directory that there is not" in told(response)["detail"]
+    assert str(tmp_path) not in told(response)["detail"]
+    assert [str(tmp_path / "jbos") in record.getMessage() for record in caplog.records] == [True]

@@ -99,7 +99,13 @@ def test_it_serves_on_a_unix_socket(directory, tmp_path):
 
 @pytest.mark.parametrize(
     ("options", "status", "words"),
-    [(("/nowhere/jobs",), 3, "check the path"), (("--port", "70000"), 4, "65535"), (("--port", "taken"), 4, "in use")],
+    [
+        (("/nowhere/jobs",), 3, "check the path"),
+        (("--port", "70000"), 4, "65535"),
+        (("--port", "taken"), 4, "port TAKEN: Address already in use"),
+        (("--host", "999.1.1.1"), 4, "999.1.1.1, port 8137"),
+        (("--unix", "/nowhere/web.sock"), 4, "/nowhere/web.sock"),
+    ],
 )
 def test_what_is_wrong_is_told_before_anything_is_served(directory, options, status, words):
     with socket.socket() as taken:
@@ -111,5 +117,5 @@ def test_what_is_wrong_is_told_before_anything_is_served(directory, options, sta
         command = [sys.executable, "-m", "actorstate", "web", *arguments]
         result = subprocess.run(command, capture_output=True, text=True, timeout=WITHIN_S)
     assert result.returncode == status, result.stderr
-    assert words in result.stderr
+    assert words.replace("TAKEN", port) in result.stderr
     assert "Traceback" not in result.stderr

@@ -1,6 +1,8 @@
 // Elements as values, and the least change that makes the page look like them: focus, selection, scrolling
 // and opened details stay where the reader has them. Text is only ever set as text.
 
+import { plain } from "./text.js";
+
 const LEFT_TO_THE_READER = new Set(["open"]);
 
 export function el(tag, attributes = {}, ...children) {
@@ -9,7 +11,8 @@ export function el(tag, attributes = {}, ...children) {
     if (value === null || value === undefined || value === false) continue;
     node.setAttribute(name, value === true ? "" : String(value));
   }
-  node.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
+  const there = children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false);
+  node.append(...there.map((child) => (child instanceof Node ? child : plain(child))));
   return node;
 }
 

@@ -34,15 +34,15 @@ function heading(job) {
 function control(job) {
   const asked = job.control;
   if (!asked || asked.state === "done") return null;
-  const by = asked.by ? ` by ${asked.by}` : "";
-  return el("p", { class: "note" }, `${asked.intent} was asked${by}; workers follow at their next row (${asked.state}).`);
+  const by = asked.by ? [" by ", el("bdi", {}, asked.by)] : "";
+  return el("p", { class: "note" }, `${asked.intent} was asked`, by, `; workers follow at their next row (${asked.state}).`);
 }
 
 function question(job, about) {
   const open = job.approvals.at(-1);
   if (!open || open.approved_at) return null;
   return el("section", { class: "question", "aria-label": "A question" },
-    el("p", {}, el("strong", {}, "Waits for an answer: "), open.question),
+    el("p", {}, el("strong", {}, "Waits for an answer: "), el("bdi", {}, open.question)),
     about.controls ? el("button", { type: "button", "data-act": "approve", "data-question": open.question }, "Approve") : null);
 }
 

@@ -4,6 +4,7 @@
 import { el, show } from "./dom.js";
 import { jobView } from "./job.js";
 import { listView } from "./list.js";
+import { plain } from "./text.js";
 
 const EVERY_MS = 1000;
 const CALM_MS = 5000; // nothing has changed for a while, the job has ended, or events bring the news
@@ -33,6 +34,8 @@ let missing = "";
 let trouble = ""; // why there is nothing to show yet
 let drawn = Date.now();
 let shown = 0; // rows of the list beyond the first page
+let askedFor = null; // the button whose question is open
+let back = 0; // how far down the reader was who came back to the list
 let more = {}; // lists of the job that somebody has opened
 
 function readPlace() {
@@ -41,6 +44,7 @@ function readPlace() {
 }
 
 function go(query) {
+  history.replaceState({ shown, top: scrollY }, "");
   history.pushState(null, "", query || "./");
   arrive();
   const heading = main.querySelector("h1");
@@ -56,7 +60,8 @@ function arrive() {
     page = null;
     missing = trouble = "";
     unchanged = 0;
-    shown = 0;
+    shown = (history.state && history.state.shown) || 0;
+    back = (history.state && history.state.top) || 0;
     more = {};
     said.replaceChildren();
   }
@@ -142,6 +147,10 @@ async function askList(signal) {
   if (tag && tag === tags.page) unchanged += 1;
   else [page, tags.page, unchanged] = [await response.json(), tag, 0];
   answered(response);
+  if (!back) return;
+  draw();
+  scrollTo(0, back);
+  back = 0;
 }
 
 async function refused(response) {
@@ -223,7 +232,12 @@ function follow() {
 // --- showing ----------------------------------------------------------------------------------------------------
 
 function draw() {
-  const now = Date.now() + skewMs;
+  render(Date.now() + skewMs);
+  // Another tab was faster: what is asked about is not to be had any more.
+  if (sure.open && !askedFor.isConnected) sure.close();
+}
+
+function render(now) {
   if (!place.job) {
     document.title = "Jobs";
     show(main, ...listView(page, place, now, trouble));
@@ -242,8 +256,10 @@ function draw() {
 async function act(button) {
   const { act: action, question, where, sure: words } = button.dataset;
   const job = place.job;
-  if (words && !(await agreed(words, button.textContent))) return;
+  if (words && !(await agreed(words, button))) return;
   said.replaceChildren();
+  const focused = document.activeElement === button;
+  const [group, at] = [button.parentElement, [...button.parentElement.children].indexOf(button)];
   button.disabled = true;
   try {
     const response = await fetch(`api/jobs/${encodeURIComponent(job)}/${action}`, {
@@ -254,22 +270,32 @@ async function act(button) {
     if (response.ok) keep(answer);
     else throw new Error(answer.detail || response.statusText);
   } catch (error) {
-    said.replaceChildren(`${action}: ${error.message}`);
+    said.replaceChildren(plain(`${action}: ${error.message}`));
   }
   button.disabled = false;
   draw();
+  if (focused && place.job === job) refocus(button, group, at);
   askSoon(0);
 }
 
-function agreed(words, label) {
-  document.getElementById("sure-question").textContent = words;
+// Whoever works with the keyboard goes on where he was: at the button, or at what has taken its place.
+function refocus(button, group, at) {
+  if (document.activeElement !== document.body && document.activeElement !== button) return;
+  const there = group.isConnected ? [...group.children].filter((child) => child.tagName === "BUTTON") : [];
+  const next = button.isConnected ? button : there[Math.min(at, there.length - 1)] || main.querySelector("h1");
+  next.focus({ preventScroll: true });
+}
+
+function agreed(words, button) {
+  askedFor = button;
+  document.getElementById("sure-question").textContent = plain(words);
   const yes = document.getElementById("sure-yes");
-  yes.textContent = `Yes, ${label.toLowerCase()} it`;
+  yes.textContent = `Yes, ${button.textContent.toLowerCase()} it`;
   return new Promise((resolve) => {
     const end = (answer) => () => { sure.close(); resolve(answer); };
     yes.onclick = end(true);
     document.getElementById("sure-no").onclick = end(false);
-    sure.oncancel = () => resolve(false);
+    sure.oncancel = sure.onclose = () => resolve(false);
     sure.showModal();
     document.getElementById("sure-no").focus();
   });

@@ -1,5 +1,9 @@
 // Numbers, times and spans as people read them, in the reader's own language settings.
 
+// Marks that would show letters in another order than they are stored in: people approve what they read.
+const REORDERS = /[\u061C\u200E\u200F\u202A-\u202E\u2066-\u2069]/g;
+export const plain = (text) => String(text).replace(REORDERS, "\uFFFD");
+
 const whole = new Intl.NumberFormat();
 const tenths = new Intl.NumberFormat(undefined, { minimumFractionDigits: 1, maximumFractionDigits: 1 });
 
