@@ -12,7 +12,8 @@ import pytest
 from actorstate.client.sync import Client, connect
 from actorstate.config import WriterSettings
 from actorstate.core.messages.document import JobState, Worker
-from actorstate.endpoint import process_space, process_started
+from actorstate.core.messages.requests import Attach
+from actorstate.endpoint import process_space, process_started, read_endpoint
 from actorstate.errors import AlreadyAttached, Fenced, IllegalTransition, WriterUnavailable
 from actorstate.writer import server
 from actorstate.writer.deaths import Deaths
@@ -31,6 +32,7 @@ from tests.support.processes import (
     unchanged,
     until,
 )
+from tests.support.wire import Producer, Wire, applied_in
 from tests.support.writer import WriterProcess, Writers, writers
 
 __all__ = ["client", "job", "served", "writers"]
@@ -149,18 +151,17 @@ def test_a_death_is_noticed_at_the_next_tick_only(without_ticks: Client, tmp_pat
 @pytest.mark.slow
 def test_a_stopped_writer_takes_its_workers_for_dead_when_it_wakes(writers: Writers) -> None:
     writer = writers().start()
-    with connect(writer.directory, settings=LIVELY) as client, ExitStack() as stack:
-        client.create("job", on_dead="fail", late_after_s=0.5, dead_after_s=1.5)
-        seated(stack, writer.directory, "job", "w")
+    with connect(writer.directory) as client, Wire(read_endpoint(writer.directory)) as wire:
+        client.create("job", on_dead="fail", late_after_s=0.5, dead_after_s=5.0)
+        applied_in(wire.ask(Producer().change(Attach("job", "silent", "host", os.getpid()))))
+        late = until(client, "job", lambda state: state.health == "late")
         with frozen(writer), pytest.raises(WriterUnavailable):
-            client.get("job", timeout_s=4.0)
-        client.wait("job", after=10**9, timeout_s=2 * server.TICK_S)
-        assert client.get("job").status == "running"
-        assert "is dead" not in "".join(entry.summary for entry in client.history("job"))
-        with ExitStack() as dying:
-            [other] = seated(dying, writer.directory, "job", "other")
-            other.kill()
-            until(client, "job", lambda state: state.workers["other"].health == "dead")
+            client.get("job", timeout_s=6.0)
+        awake = client.wait("job", after=late.revision, timeout_s=server.TICK_S)
+        assert (awake.health, awake.status) == ("late", "running"), (
+            "it was judged by the time in which nobody was heard"
+        )
+        assert until(client, "job", lambda state: state.finished).status == "failed"
 
 
 @pytest.mark.slow
