@@ -13,6 +13,7 @@ from actorstate.errors import UserRefused
 from actorstate.migrate.folders import walked
 from actorstate.migrate.journal import read_journal
 from actorstate.migrate.layouts import Layout
+from actorstate.migrate.nextline import whole
 from actorstate.migrate.plan import Kind, Plan, Seen, UserFacts, plan_all
 from actorstate.migrate.runlock import must_exist
 from actorstate.migrate.sqlitefiles.registry import recorded_users
@@ -54,7 +55,7 @@ def _facts(data: Path, layout: Layout, user: str, recorded: bool) -> UserFacts: 
     try:
         return facts_of(data, layout, user, recorded)
     except UserRefused as error:
-        return UserFacts(user, Seen(), Seen(), problem=error.message)
+        return UserFacts(user, Seen(), Seen(), problem=whole(data, error))
     except OSError as error:
         return UserFacts(user, Seen(), Seen(), problem=f"his folder cannot be looked at: {error}")
 
