@@ -69,7 +69,7 @@ def _doctor(options: argparse.Namespace) -> int:
         told = {"directory": str(directory), "ok": not trouble, "findings": findings}
         print(line(as_plain(told)))
     else:
-        print("\n" + _summary(trouble))
+        print("\n" + _summary(trouble, in_need=any(each.name == "jobs" for each in findings)))
     return exits.NO if trouble else exits.FINE
 
 
@@ -78,9 +78,9 @@ def _place(directory: Path) -> Location:
     return Location("json" if directory.is_dir() and kind_of(directory) == "json" else "sqlite", directory)
 
 
-def _summary(trouble: list[Finding]) -> str:
+def _summary(trouble: list[Finding], *, in_need: bool) -> str:
     if not trouble:
-        return "all is well"
+        return "nothing is wrong here, but for the jobs named above" if in_need else "all is well"
     damage_first = sorted(trouble, key=lambda finding: finding.name != "database")
     steps = list(dict.fromkeys(finding.next for finding in damage_first if finding.next))
     wrong_things = "1 thing is wrong" if len(trouble) == 1 else f"{len(trouble)} things are wrong"

@@ -1,7 +1,6 @@
 """`web`: the page and its JSON, served alone to a few people; larger deployments mount `actorstate.web.wsgi`."""
 
 import argparse
-import ipaddress
 import logging
 import signal
 import socket
@@ -12,7 +11,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn, Protocol
-from urllib.parse import urlsplit
 
 from actorstate.cli import exits
 from actorstate.cli.asjson import line
@@ -20,7 +18,7 @@ from actorstate.cli.command import Command, add_directory, add_timeout, has_writ
 from actorstate.client.sync import connect
 from actorstate.errors import BadRequest
 from actorstate.web.settings import WebSettings
-from actorstate.web.values import Check, Request
+from actorstate.web.values import Request
 from actorstate.web.wsgi import Application
 
 HOST, PORT = "127.0.0.1", 8137
@@ -34,6 +32,8 @@ def _add_web(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", default=HOST, metavar="ADDRESS", help=f"default {HOST}: this machine only")
     parser.add_argument("--port", type=int, default=PORT, metavar="N", help=f"default {PORT}; 0: any free one")
     parser.add_argument("--unix", type=Path, metavar="PATH", help="a Unix socket instead, for a proxy in front")
+    told = "answer to this name too; by itself: to localhost, addresses, this machine's name and --host (repeatable)"
+    parser.add_argument("--allow-host", action="append", default=[], metavar="NAME", help=told)
     told = "let everybody who reaches the page pause, resume, cancel, retry and approve (default: it only shows)"
     parser.add_argument("--control", action="store_true", help=told)
     add_timeout(parser, "how long a request waits for the writer (default 2)")
@@ -47,7 +47,8 @@ def _web(options: argparse.Namespace) -> int:
         raise BadRequest(f"there is no port {options.port}", hint="give --port a number from 0 to 65535")
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     settings = WebSettings(
-        control=_check(options) if options.control else None,
+        control=_by if options.control else None,
+        hosts=_hosts(options),
         timeout_s=options.timeout or WebSettings().timeout_s,
         max_waiting=MAX_HELD,
     )
@@ -108,24 +109,14 @@ def _in_url(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def _check(options: argparse.Namespace) -> Check:
-    """Who may control: whoever reaches the page, unless another site's name was made to lead here (DNS rebinding)."""
-    names = {"localhost", socket.gethostname(), options.host}
-
-    def by(request: Request) -> str | None:
-        host = urlsplit(f"//{request.headers.get('host', '')}").hostname or ""
-        known = bool(options.unix) or host in names or _is_address(host)
-        return f"web {request.context.get('REMOTE_ADDR', '')}".strip() if known else None
-
-    return by
+def _by(request: Request) -> str:
+    """Whoever reaches the page may control; other sites' pages and names do not (`control.py`, `WebSettings.hosts`)."""
+    return f"web {request.context.get('REMOTE_ADDR', '')}".strip()
 
 
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
+def _hosts(options: argparse.Namespace) -> tuple[str, ...] | None:
+    """A proxy in front of a Unix socket knows its own names."""
+    return None if options.unix else ("localhost", socket.gethostname(), options.host, *options.allow_host)
 
 
 COMMANDS = {"web": Command(_add_web, _web)}

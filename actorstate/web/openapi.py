@@ -18,12 +18,18 @@ MAYBE_TEXT = {"type": ["string", "null"]}
 MAYBE_TIME = {"type": ["string", "null"], "format": "date-time"}
 FREE = {"type": "object"}
 
+NOTES = (
+    "The state of long jobs. A query parameter that is not described is ignored; of one given twice the last counts. "
+    "A request with `wait` and If-None-Match is held until there is news; above the server's bound of held requests it "
+    "is answered at once, with Retry-After (seconds): come again no sooner."
+)
+
 
 def described() -> Plain:
     """The whole description (OpenAPI 3.1)."""
     return {
         "openapi": "3.1.0",
-        "info": {"title": "actorstate", "version": VERSION, "description": "The state of long jobs."},
+        "info": {"title": "actorstate", "version": VERSION, "description": NOTES},
         "servers": [{"url": ".."}],
         "paths": {**_jobs(), **_actions(), **_server()},
         "components": {"schemas": _schemas()},
@@ -58,7 +64,7 @@ def _events() -> Plain:
         "responses": {
             "200": {"description": "a stream", "content": {"text/event-stream": {}}},
             "204": {"description": "the job has ended, and this reader has its end"},
-            **_problems(400, 404, 500, 503),
+            **_problems(400, 404, 500, 501, 503),
         },
     }
 

@@ -24,7 +24,8 @@ from actorstate.store.location import JSON_SCHEME, quoted
 from actorstate.web.values import FORGET, Headers, Response, json_bytes
 
 log = logging.getLogger("actorstate.web")
-RETRY_AFTER_S = 1
+LATER: Headers = (("Retry-After", "1"),)
+"""When to come again (seconds)."""
 
 STATUSES: dict[type[ActorStateError], int] = {
     TooLarge: 413,
@@ -51,7 +52,9 @@ TITLES = {
     410: "not kept any more",
     411: "length required",
     413: "too large",
+    421: "not this server's name",
     500: "the server failed",
+    501: "not offered here",
     503: "try again soon",
     504: "no answer tells whether it was done",
 }
@@ -60,7 +63,7 @@ TITLES = {
 def problem(status: int, code: str, detail: str, headers: Headers = ()) -> Response:
     """One error; 503 says when to come again."""
     told = {"type": "about:blank", "title": TITLES[status], "status": status, "detail": detail, "code": code}
-    later = (("Retry-After", str(RETRY_AFTER_S)),) if status == 503 else ()  # noqa: PLR2004 - Service Unavailable
+    later = LATER if status == 503 else ()  # noqa: PLR2004 - Service Unavailable
     return Response(
         status,
         (("Content-Type", "application/problem+json"), *FORGET, *later, *headers),

@@ -1,5 +1,6 @@
 """The answers to GET: jobs, one job, its items, its events, and the state of the server itself."""
 
+import logging
 import time
 from typing import NamedTuple, cast, get_args
 
@@ -15,10 +16,11 @@ from actorstate.web.legacy import MAX_FAILED_ITEMS, legacy_job
 from actorstate.web.metrics import metrics
 from actorstate.web.newest import Newest, Shown, revision_of, shown
 from actorstate.web.parameters import MAX_CHANGES, moment, number, one_of, page_size, text, whole
-from actorstate.web.problem import problem, problem_of
+from actorstate.web.problem import LATER, problem, problem_of
 from actorstate.web.settings import Held, WebSettings
 from actorstate.web.values import (
     FORGET,
+    REVALIDATE,
     Request,
     Response,
     json_bytes,
@@ -28,6 +30,7 @@ from actorstate.web.values import (
     unless_known,
 )
 
+log = logging.getLogger("actorstate.web")
 SLICE_S = 1.0
 """How long a stream or a held request waits for news before it looks whether it should end; a comment then keeps a
 stream open."""
@@ -63,7 +66,11 @@ class Reading:
     def about(self, request: Request) -> Response:
         """What this reader may do here."""
         control = self._settings.control
-        by = control(request) if control is not None else None
+        try:
+            by = control(request) if control is not None else None
+        except Exception:  # the host's own code; whoever only looks is not to suffer from it
+            log.exception("the host's check of controls failed")
+            by = None
         told = {"version": VERSION, "controls": by is not None, "by": by, "events": self._held.streams > 0}
         return json_response(json_bytes(told), FORGET)
 
@@ -113,6 +120,7 @@ class Reading:
             return unless_known(request, then.tag, json_response(then.body))
         tags = known_tags(request)
         seen = max((known for tag in tags if (known := revision_of(tag)) is not None), default=None)
+        full = wait_s > 0 and len(self._waiting) >= self._held.waiting
         try:
             newest = None
             if wait_s and seen is not None:
@@ -120,7 +128,7 @@ class Reading:
             newest = newest or (yield from self._newest.of(job, seen or 0))
         except WriterUnavailable as error:
             return self._stale(job, seen or 0, error)
-        return unless_known(request, newest.tag, json_response(newest.body))
+        return unless_known(request, newest.tag, json_response(newest.body, (*REVALIDATE, *(LATER if full else ()))))
 
     def items(self, request: Request, job: str) -> Operation[Response]:
         """A page of the job's item ledger, in the order of the keys."""
@@ -143,6 +151,8 @@ class Reading:
 
     def events(self, request: Request, job: str) -> Operation[Response]:
         """Each newer state as a server-sent event, its id the state's ETag; 204 when there is no more to come."""
+        if not self._held.streams:
+            return problem(501, "no_event_streams", "this server has no event streams; ask again by ETag instead")
         if len(self._streams) >= self._held.streams or self.ending:
             return problem(503, "busy", "no further event stream here; ask again by ETag instead")
         newest = yield from self._newest.of(job)

@@ -7,11 +7,12 @@
 response, so WSGI, ASGI and tests drive the same code. Errors of the tree become problem+json here.
 """
 
+import ipaddress
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from actorstate.client.operations import Operation
 from actorstate.errors import ActorStateError, JobNotFound
@@ -60,6 +61,9 @@ class Router:
 
     def respond(self, request: Request) -> Operation[Response]:
         """The response to a request; never raises an error of the tree."""
+        if not _is_meant(request, self.settings.hosts):
+            told = "this server does not answer to that name; its host may allow it (actorstate web --allow-host NAME)"
+            return _secured(problem(421, "wrong_host", told))
         if request.path == "":
             return Response(308, (("Location", quote(_mount(request)) + "/"),))
         if len(request.body) > self.settings.max_body_bytes:
@@ -113,6 +117,25 @@ def _table(reading: Reading, control: Control, page: Page) -> tuple[Route, ...]:
 
 def _mount(request: Request) -> str:
     return str(request.context.get("SCRIPT_NAME") or request.context.get("root_path") or "")
+
+
+def _is_meant(request: Request, hosts: tuple[str, ...] | None) -> bool:
+    """Whether its Host is an address, or one of the names."""
+    if hosts is None:
+        return True
+    try:
+        host = urlsplit(f"//{request.headers.get('host', '')}").hostname or ""
+    except ValueError:
+        return False
+    return host in {name.lower() for name in hosts} or _is_address(host)
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def _secured(response: Response) -> Response:

@@ -12,6 +12,9 @@ class WebSettings:
     control: Check | None = None
     origins: tuple[str, ...] = ()
     """Origins (`https://jobs.example.org`) from which controls are taken beside the server's own."""
+    hosts: tuple[str, ...] | None = None
+    """Names that this server answers to (421 for others), addresses besides: where no login is in front, another site
+    could make its own name lead here and read along (DNS rebinding). None: to all."""
     timeout_s: float = 2.0
     """How long a request waits for the writer before it is answered with 503 or the last known state."""
     stale: bool = True

@@ -67,7 +67,7 @@ def json_response(body: bytes, headers: Headers = REVALIDATE, status: int = 200)
 def unless_known(request: Request, tag: str, response: Response) -> Response:
     """The response under its ETag; 304 and no body where the reader has it."""
     headers = (("ETag", f'"{tag}"'), *response.headers)
-    if tag in known_tags(request):
+    if not {tag, "*"}.isdisjoint(known_tags(request)):
         return Response(304, tuple(each for each in headers if each[0] != "Content-Type"))
     return Response(response.status, headers, response.body)
 

@@ -56,7 +56,7 @@ def test_a_job_is_told_whole_and_named_by_epoch_and_revision(application, client
     assert "last_beat_s" not in job, "it changes without a revision: under an ETag it would be kept for ever"
 
 
-@pytest.mark.parametrize("sent", ['"1-1"', 'W/"1-1"', '"9-9", W/"1-1"'])
+@pytest.mark.parametrize("sent", ['"1-1"', "*", 'W/"1-1"', '"9-9", W/"1-1"'])
 def test_what_the_reader_has_is_not_sent_again(unspoilt, sent):
     response = ask(unspoilt, "/api/jobs/import-42", {"if-none-match": sent})
     assert (response.status, response.body) == (304, b"")
@@ -93,7 +93,8 @@ def test_more_held_requests_than_threads_can_bear_are_answered_at_once(directory
     with served(directory, max_waiting=0) as application:
         seen = tag(application, "import-42")
         calls = recorded(application)
-        assert ask(application, "/api/jobs/import-42?wait=60", {"if-none-match": seen}).status == 304
+        response = ask(application, "/api/jobs/import-42?wait=60", {"if-none-match": seen})
+        assert (response.status, header(response, "Retry-After")) == (304, "1"), "nothing slows its reader down"
         assert not any(body.wait_s for body in calls)
 
 
@@ -475,3 +476,26 @@ def test_a_mistyped_directory_does_not_look_like_an_outage(tmp_path, caplog):
     assert "a directory that there is not" in told(response)["detail"]
     assert str(tmp_path) not in told(response)["detail"]
     assert [str(tmp_path / "jbos") in record.getMessage() for record in caplog.records] == [True]
+
+
+def test_a_check_of_the_host_that_fails_takes_nothing_from_those_who_look(shared_writer, caplog):
+    def broken(_request):
+        raise KeyError("user")
+
+    with served(shared_writer.directory, control=broken) as application:
+        assert told(ask(application, "/api/about"))["controls"] is False
+    assert "KeyError" in caplog.text
+
+
+def test_a_server_without_event_streams_says_so_for_good(unspoilt):
+    response = ask(unspoilt, "/api/jobs/nope/events")
+    assert (response.status, told(response)["code"]) == (501, "no_event_streams")
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [("evil.example", 421), ("[::1", 421), ("", 421), ("LOCALHOST:80", 200), ("127.0.0.1:80", 200), ("[::1]:80", 200)],
+)
+def test_a_name_that_is_not_this_servers_reads_nothing(shared_writer, host, status):
+    with served(shared_writer.directory, hosts=("localhost",)) as application:
+        assert ask(application, "/api/jobs", {"host": host}).status == status

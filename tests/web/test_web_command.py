@@ -68,8 +68,8 @@ def test_ctrl_c_ends_it_without_a_traceback(directory):
         assert "Traceback" not in process.stderr.read()
 
 
-def test_a_name_that_was_made_to_lead_here_cannot_control(directory):
-    with web(directory, "--port", "0", "--control") as (_process, line):
+def test_a_name_that_was_made_to_lead_here_neither_reads_nor_controls(directory):
+    with web(directory, "--port", "0", "--control", "--allow-host", "jobs.example") as (_process, line):
         path = url_in(line) + "api/jobs/import-42/pause"
 
         def post(host):
@@ -82,8 +82,11 @@ def test_a_name_that_was_made_to_lead_here_cannot_control(directory):
             except urllib.error.HTTPError as error:
                 return error.code
 
-        assert post("evil.example") == 403
+        assert post("evil.example") == 421
+        assert post("jobs.example") == 200
         assert post(url_in(line)[7:-1]) == 200
+        with pytest.raises(urllib.error.HTTPError, match="421"):
+            fetched(url_in(line) + "api/jobs", Host="evil.example:80")
 
 
 def test_it_serves_on_a_unix_socket(directory, tmp_path):

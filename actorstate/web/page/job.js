@@ -2,7 +2,7 @@
 
 import { el } from "./dom.js";
 import { badge, bar } from "./list.js";
-import { ago, count, ends, moment, percent, span, speed } from "./text.js";
+import { ago, count, done, ends, moment, percent, span, speed } from "./text.js";
 
 const TERMINAL = new Set(["completed", "failed", "cancelled"]);
 
@@ -56,7 +56,7 @@ function progressPart(job, now) {
   ];
   if (progress.retrying) counters.push(["to retry", progress.retrying, ""]);
   return el("section", { class: "card progress", "aria-label": "Progress" },
-    el("div", { class: "big" }, progress.percent === null ? null : el("strong", {}, percent(progress.percent)),
+    el("div", { class: "big" }, done(progress) === null ? null : el("strong", {}, percent(done(progress))),
       el("span", {}, `${count(progress.processed)}${of} ${progress.unit}`), job.phase ? el("span", { class: "phase" }, job.phase) : null),
     bar(progress, job.id),
     el("dl", { class: "counters" },

@@ -1,7 +1,7 @@
 // The list: one row a job, the newest first.
 
 import { el } from "./dom.js";
-import { ago, count, ends, percent, speed } from "./text.js";
+import { ago, count, done, ends, percent, speed } from "./text.js";
 
 const STATUSES = ["pending", "running", "waiting", "paused", "completed", "failed", "cancelled"];
 
@@ -56,7 +56,7 @@ function row(job, now) {
       job.health && job.health !== "healthy" && job.health !== "paused" ? badge(job.health, "health") : null,
       job.awaits_approval ? badge("approval", "needs") : null),
     cell("Progress", bar(progress, job.id), el("span", { class: "small" },
-      progress.total === null ? "" : `${percent(progress.percent)} · `, `${count(progress.processed)}${progress.total === null ? "" : ` of ${count(progress.total)}`} ${progress.unit}`,
+      done(progress) === null ? "" : `${percent(done(progress))} · `, `${count(progress.processed)}${progress.total === null ? "" : ` of ${count(progress.total)}`} ${progress.unit}`,
       progress.failed ? el("span", { class: "bad" }, ` · ${count(progress.failed)} failed`) : null)),
     cell("Rate", live ? speed(job.rate, progress.unit) : ""),
     cell("Ends", live ? ends(job.rate, now) : ""),
@@ -70,7 +70,7 @@ export function bar(progress, name) {
   const parts = [["done", progress.succeeded], ["skipped", progress.skipped + progress.duplicates], ["failed", progress.failed]];
   const known = progress.percent !== null;
   return el("div", { class: known ? "bar" : "bar unknown", role: "progressbar", "aria-label": `Progress of ${name}`,
-      "aria-valuemin": 0, "aria-valuemax": 100, "aria-valuenow": known ? Math.floor(progress.percent) : null,
-      "aria-valuetext": `${percent(progress.percent)}, ${count(progress.processed)} ${progress.unit} processed` },
+      "aria-valuemin": 0, "aria-valuemax": 100, "aria-valuenow": known ? Math.floor(done(progress)) : null,
+      "aria-valuetext": `${percent(done(progress))}, ${count(progress.processed)} ${progress.unit} processed` },
     parts.map(([kind, number]) => el("span", { class: `part ${kind}`, "data-width": known ? share(number) : "0", "data-key": kind })));
 }

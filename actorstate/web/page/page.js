@@ -4,7 +4,7 @@
 import { el, show } from "./dom.js";
 import { jobView } from "./job.js";
 import { listView } from "./list.js";
-import { plain } from "./text.js";
+import { done, plain } from "./text.js";
 
 const EVERY_MS = 1000;
 const CALM_MS = 5000; // nothing has changed for a while, the job has ended, or events bring the news
@@ -244,8 +244,8 @@ function render(now) {
     return;
   }
   const job = known.get(place.job);
-  const done = job && job.progress.percent !== null ? `${Math.floor(job.progress.percent)} % ` : "";
-  document.title = `${done}${place.job}`;
+  const far = job ? done(job.progress) : null;
+  document.title = `${far === null ? "" : `${Math.floor(far)} % `}${place.job}`;
   if (job) show(main, ...jobView(job, about, now, more));
   else show(main, el("p", { class: "path" }, el("a", { href: "./", "data-go": "" }, "← All jobs")),
     el("div", { class: "heading" }, el("h1", { tabindex: -1 }, place.job)), el("p", { class: "empty" }, missing ? "There is no such job (any more)." : trouble || "Loading…"));

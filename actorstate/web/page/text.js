@@ -11,6 +11,9 @@ export const count = (number) => whole.format(number);
 // Rounded down: 100 % is said of nothing less than all.
 export const percent = (value) => (value === null ? "–" : `${tenths.format(Math.floor(value * 10) / 10)} %`);
 
+// Nothing of nothing is not yet all of it.
+export const done = (progress) => (progress.total === 0 && !progress.processed ? null : progress.percent);
+
 export function speed(rate, unit) {
   if (rate.per_s === null) return "–";
   return `${rate.per_s >= 10 ? whole.format(Math.round(rate.per_s)) : rate.per_s.toPrecision(2)} ${unit}/s`;
