@@ -28,7 +28,7 @@ from tests.support.processes import client, job, served, until
 __all__ = ["client", "hasty", "job", "people", "served", "service"]
 
 BROKEN = ['{"id": 21, "name": "cut\n', "[1]\n", '{"name": "no key", "age": 3}\n', "{}\n"]
-MENDED = ['{"id": 21, "name": "person 21", "age": 41}\n', "[1]\n", '{"id": 1, "name": "person 1", "age": 21}\n', ""]
+MENDED = ['{"id": 21, "name": "person 21", "age": 41}\n', "[1]\n", '{"id": 21, "name": "another", "age": 1}\n', ""]
 
 
 def test_a_row_that_had_no_key_is_never_migrated_once_it_is_mended(client: Client, people: Path, job: str) -> None:

@@ -75,6 +75,7 @@ def test_a_value_that_no_target_can_keep_is_counted_as_the_same(client: Client, 
         {"items": ROWS + len(ODD), "same": ROWS - 2, "missing": 1, "different": 1, "unreadable": len(ODD)},
     )
     assert {NAMELESS, THERE} == {int(one.key) for one in found.examples if one.would != "fail"}
+    (people / "people.jsonl").write_text([*ODD][-1] + "\n")
     with pytest.raises(SourceUnreadable, match="no key that can be read"):
         migrate(client, people, job, "jsonl", delete_missing=True)
 

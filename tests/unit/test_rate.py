@@ -139,6 +139,14 @@ def test_throttled_time_slows_the_rate() -> None:
     assert job.rate.active_s == pytest.approx(21, abs=1.1)
 
 
+def test_a_job_that_waits_for_a_limit_of_unknown_length_has_an_arrival() -> None:
+    before = steady(rows=50, seconds=10)
+    waits = changed(before, report(throttled_s=0.1, throttles=1), after_s=0.1)
+    assert before.rate.eta is not None
+    assert etas(waits.rate) == {None}
+    assert changed(waits, counted(50)).rate.eta is not None
+
+
 def test_more_throttling_than_time_turns_the_clock_back() -> None:
     before = steady(rows=50, seconds=5)
     after = changed(before, report(counts=counted(1).counts, throttled_s=1e6, throttles=1), after_s=1.0)
