@@ -176,9 +176,11 @@ class Reading:
         turn = object()
         self._waiting.add(turn)
         try:
-            until, newest = time.monotonic() + wait_s, None
-            while newest is None and not self.ending and (left_s := until - time.monotonic()) > 0:
-                newest = yield from self._newest.after(job, seen, min(left_s, SLICE_S))
+            until, newest = time.monotonic() + wait_s, (yield from self._newest.of(job, seen))
+            while newest.state.revision <= seen and not (newest.state.finished or self.ending):
+                if (left_s := until - time.monotonic()) <= 0:
+                    break
+                newest = (yield from self._newest.after(job, seen, min(left_s, SLICE_S))) or newest
             return newest
         finally:
             self._waiting.discard(turn)
