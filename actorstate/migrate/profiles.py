@@ -82,8 +82,16 @@ def nothing_to_do(data: Path, layout: Layout) -> bool:
         return False
     users = users_in(data)
     if layout.moves:
-        return not any((data / user / layout.database.old).exists() for user in users)
+        return not any(_may_be_there(data / user / layout.database.old) for user in users)
     return registered(data, layout) >= set(users) - set(layout.ignored)
+
+
+def _may_be_there(path: Path) -> bool:
+    """A folder that may not be entered is something to do: the run names it."""
+    try:
+        return path.exists()
+    except PermissionError:
+        return True
 
 
 def prune_in_background(data: Path, grace_s: float) -> threading.Thread | None:
