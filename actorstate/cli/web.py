@@ -46,6 +46,7 @@ def _web(options: argparse.Namespace) -> int:
     if not 0 <= options.port < 2**16:
         raise BadRequest(f"there is no port {options.port}", hint="give --port a number from 0 to 65535")
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # it warns of one request that waits for its turn
     settings = WebSettings(
         control=_by if options.control else None,
         hosts=_hosts(options),
