@@ -7,7 +7,6 @@ The source is held from the first step to the last, so what was copied is what i
 before `remove` is undone at once; whatever is killed is finished or undone by the next run (`recovery.py`).
 """
 
-import errno
 import os
 import shutil
 from collections.abc import Callable
@@ -46,7 +45,7 @@ from actorstate.migrate.sqlitefiles.content import contents_of, looked_at, probl
 from actorstate.migrate.sqlitefiles.hold import Held, held, like, remove_names, sync_file, was_removed
 from actorstate.migrate.sqlitefiles.registry import erase
 from actorstate.migrate.work import COMPARED, COPIED, READ, STEPS, Work, reached, set_aside, staged
-from actorstate.store.files import sync_folder
+from actorstate.store.files import is_full, sync_folder
 
 Step = Callable[[Work, Held | None], None]
 
@@ -186,7 +185,7 @@ def _copied(backup_file: Path, stage: Path, original: Path) -> None:
     try:
         shutil.copyfile(backup_file, stage)
     except OSError as error:
-        if error.errno == errno.ENOSPC:
+        if is_full(error):
             raise DiskFull(f"{stage} does not fit: {error}", hint="free some space and start again") from error
         raise
     like(stage, original)

@@ -1,6 +1,5 @@
 """All users of DATA, one after the other or several at once, each for himself: one's failure is only his own."""
 
-import errno
 import time
 import traceback
 from collections.abc import Generator, Iterable, Mapping
@@ -22,6 +21,7 @@ from actorstate.migrate.runlock import forget_done, must_exist, note_done, only_
 from actorstate.migrate.sqlitefiles.hold import held
 from actorstate.migrate.survey import facts_of, registered, survey
 from actorstate.migrate.work import Options, Work
+from actorstate.store.files import is_full
 
 Result = Literal["migrated", "recorded", "skipped", "refused", "failed", "needs_attention", "rolled_back", "planned"]
 GOOD: frozenset[Result] = frozenset({"migrated", "recorded", "skipped", "rolled_back", "planned"})
@@ -267,6 +267,6 @@ def full_disk_told() -> Generator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        if is_full(error):
             raise DiskFull(f"no space left: {error}", hint="free some space, then run it again") from error
         raise

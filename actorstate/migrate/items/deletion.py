@@ -8,11 +8,10 @@ import hashlib
 from collections.abc import Callable, Iterator
 from typing import NamedTuple, cast
 
-from actorstate import telemetry
 from actorstate.client.exits import postponed
 from actorstate.client.run import Run
 from actorstate.core.messages.document import JobState
-from actorstate.migrate.items.course import REACHED
+from actorstate.migrate.items.course import reached
 from actorstate.migrate.items.rules import Migration, known_items
 from actorstate.migrate.items.shape import Item, Purgeable
 
@@ -35,7 +34,7 @@ def delete_missing(migration: Migration, run: Run) -> None:
     run.step("delete")
     run.phase("detecting")
     found = _frozen(run.resume_from_name) or _freeze(run, target.surplus(_items(migration, run)))
-    _reached("frozen")
+    reached("frozen")
     if found.keys:
         run.wait_for_approval(_question(migration, found))
         run.phase("deleting")
@@ -107,7 +106,7 @@ def _delete(migration: Migration, run: Run, target: Purgeable, keys: list[str]) 
         run.heed()
         with postponed():
             target.delete([key for key in keys[at : at + size] if key in surplus])
-            _reached("deleted")
+            reached("deleted")
 
 
 def _items(migration: Migration, run: Run) -> Iterator[Item]:
@@ -122,8 +121,3 @@ def _gone(migration: Migration, keys: list[str]) -> int:
     """How many of them the target does not have: counted at the end, so that a crash on the way changes nothing."""
     name = migration.rules.mapping.name(migration.rules.key)
     return sum(seen is None for seen in migration.target.look([Item(key, {name: key}, "") for key in keys]))
-
-
-def _reached(point: str) -> None:
-    if REACHED in telemetry.heard:
-        telemetry.event(REACHED, point=point)
